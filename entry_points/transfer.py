@@ -1,0 +1,35 @@
+"""Adapt the best reduced model of each dimension, found in the tracking store, to the second corpus."""
+
+import click
+
+import _source  # noqa: F401
+from encoder_reduction import command_line as cli
+
+
+@click.command(cls=cli.EntryPoint, help=__doc__)
+@cli.model_option
+@click.option(
+    "--dim",
+    default="all",
+    show_default=True,
+    help="heads, hidden or layers; none: the baseline; all: each of the three in a run of its own.",
+)
+@cli.preset_option
+@cli.seed_option
+@cli.rerun_option
+@cli.run_options
+def main(model: str, dim: str, preset: str, rerun: bool, **settings: object) -> None:
+    chosen = cli.load_preset(preset)
+    plans = chosen.transfers(model, dim, settings)
+
+    from encoder_reduction import runs, study, tracking
+
+    if len(plans) > 1:
+        study.run_transfers(plans, rerun, cli.say)
+        return
+    experiment_id = tracking.current_experiment()
+    cli.report(runs.execute(plans[0], source_run=runs.best_source_run(experiment_id, plans[0])))
+
+
+if __name__ == "__main__":
+    main()

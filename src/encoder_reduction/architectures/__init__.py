@@ -1,0 +1,63 @@
+"""The encoder families that can be reduced, one small file each.
+
+Adding a family is adding its file: every module of this package that defines ``FAMILY`` and
+``PRUNED`` is registered when the package is imported.
+"""
+
+from importlib import import_module
+from pkgutil import iter_modules
+
+from torch import nn
+from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel
+
+from ..errors import UserError
+from .family import Family, PrunedHeads, Sizes
+
+__all__ = ["Family", "PrunedHeads", "Sizes", "family_of", "pruned_class", "register", "sizes_of"]
+
+_families: dict[str, Family] = {}
+_pruned: dict[str, type[PreTrainedModel]] = {}
+
+
+def register(family: Family, pruned: type[PreTrainedModel]) -> None:
+    """Make a family known here and its pruned variant known to the Auto classes.
+
+    ``register_for_auto_class`` makes ``save_pretrained`` write the class beside the weights, so that
+    anyone without this package reloads them with ``trust_remote_code=True``; registering it with the
+    Auto classes lets this package reload them without executing a downloaded file.
+    """
+    _families[family.model_type] = _families[family.pruned_model_type] = family
+    _pruned[family.model_type] = pruned
+    pruned.config_class.register_for_auto_class()
+    pruned.register_for_auto_class("AutoModelForSequenceClassification")
+    AutoConfig.register(family.pruned_model_type, pruned.config_class, exist_ok=True)
+    AutoModelForSequenceClassification.register(pruned.config_class, pruned, exist_ok=True)
+
+
+for _info in iter_modules(__path__):
+    _module = import_module(f"{__name__}.{_info.name}")
+    if hasattr(_module, "FAMILY"):
+        register(_module.FAMILY, _module.PRUNED)
+
+
+def family_of(model: nn.Module) -> Family:
+    """The family of a classifier.
+
+    Raises:
+        UserError: if its model type is not one of the registered families.
+    """
+    model_type = model.config.model_type
+    if model_type not in _families:
+        allowed = ", ".join(sorted(name for name in _families if not name.startswith("pruned-")))
+        raise UserError(f"Model type '{model_type}' cannot be reduced; choose a checkpoint of one of: {allowed}.")
+    return _families[model_type]
+
+
+def sizes_of(model: nn.Module) -> Sizes:
+    """The dimensions of a classifier's encoder."""
+    return family_of(model).sizes(model.config)
+
+
+def pruned_class(family: Family) -> type[PreTrainedModel]:
+    """The family's classifier class for pruned heads."""
+    return _pruned[family.model_type]

@@ -1,0 +1,128 @@
+"""What the surgery needs to know of an encoder family, and the mixin that lets pruned heads reload.
+
+This file travels beside the weights of a model with pruned heads (through Hugging Face's custom-code
+mechanism), so it imports nothing but torch and the standard library.
+"""
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import nn
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """The dimensions of one encoder.
+
+    Attributes:
+        layers: number of transformer layers.
+        heads: attention heads in each layer.
+        head_size: units of one head; ``heads * head_size`` is the width of q, k and v.
+        hidden: hidden size, the width of the residual stream.
+        intermediate: intermediate size, the width of the feed-forward network.
+    """
+
+    layers: int
+    heads: int
+    head_size: int
+    hidden: int
+    intermediate: int
+
+    @property
+    def attention(self) -> int:
+        """Width of the query, key and value projections."""
+        return self.heads * self.head_size
+
+
+@dataclass(frozen=True)
+class Family:
+    """Where a family of encoders keeps its dimensions and its weights.
+
+    Module paths are dotted names: of the classifier for ``backbone`` and ``head_*``, of the backbone
+    for ``embeddings``, ``embedding_norm`` and ``layers``, of one layer for everything else.
+
+    Attributes:
+        model_type: the Hugging Face model type.
+        config_names: the configuration's own name for each of ``hidden``, ``heads``, ``layers`` and
+            ``intermediate``.
+        head_hidden: linear modules of the classifier that map hidden size to hidden size.
+        head_output: the linear module of the classifier that maps hidden size to the classes.
+        pooler: the one of ``head_hidden`` that carries pretrained weights, if any.
+    """
+
+    model_type: str
+    config_names: Mapping[str, str]
+    backbone: str
+    embeddings: tuple[str, ...]
+    embedding_norm: str
+    layers: str
+    query: str
+    key: str
+    value: str
+    attention_output: str
+    attention_norm: str
+    intermediate: str
+    output: str
+    output_norm: str
+    head_hidden: tuple[str, ...]
+    head_output: str
+    pooler: str | None = None
+
+    @property
+    def pruned_model_type(self) -> str:
+        """Model type of the family's variant whose heads no longer span the hidden size."""
+        return f"pruned-{self.model_type}"
+
+    def sizes(self, config: Any) -> Sizes:
+        """Read the dimensions out of a configuration (``head_size`` is explicit on pruned ones)."""
+        value = {name: getattr(config, attribute) for name, attribute in self.config_names.items()}
+        head_size = getattr(config, "head_size", None) or value["hidden"] // value["heads"]
+        return Sizes(head_size=head_size, **value)
+
+    def resized(self, config: Any, **sizes: int) -> Any:
+        """A copy of a configuration with some of its dimensions replaced."""
+        config = copy.deepcopy(config)
+        for name, size in sizes.items():
+            setattr(config, self.config_names.get(name, name), size)
+        return config
+
+    def layer_list(self, model: nn.Module) -> nn.ModuleList:
+        """The transformer layers of a classifier, first to last."""
+        return model.get_submodule(f"{self.backbone}.{self.layers}")
+
+    def attention_linears(self, layer: nn.Module) -> tuple[nn.Linear, nn.Linear, nn.Linear, nn.Linear]:
+        """Query, key, value (each ``hidden -> attention``) and output (``attention -> hidden``)."""
+        names = (self.query, self.key, self.value, self.attention_output)
+        return tuple(layer.get_submodule(name) for name in names)
+
+
+class PrunedHeads:
+    """Mixin for a sequence classifier whose layers have fewer heads than hidden size / head size.
+
+    The stock attention derives the head size from the hidden size, so a structurally pruned model
+    cannot be described by a stock configuration (transformers issue 4490). This class builds the
+    stock network for the unpruned number of heads and then shrinks query, key, value and the output
+    projection to ``config.num_attention_heads * config.head_size`` units; the stock forward pass
+    infers the number of heads from these.
+
+    Class attributes to set: ``family`` and, by Hugging Face's convention, ``config_class``.
+    """
+
+    family: ClassVar[Family]
+
+    def __init__(self, config: Any) -> None:
+        family = self.family
+        sizes = family.sizes(config)
+        super().__init__(family.resized(config, heads=sizes.hidden // sizes.head_size))
+        self.config = config
+        for layer in family.layer_list(self):
+            for name in (family.query, family.key, family.value):
+                _replace(layer, name, nn.Linear(sizes.hidden, sizes.attention))
+            _replace(layer, family.attention_output, nn.Linear(sizes.attention, sizes.hidden))
+
+
+def _replace(module: nn.Module, name: str, new: nn.Module) -> None:
+    parent, _, leaf = name.rpartition(".")
+    setattr(module.get_submodule(parent), leaf, new)

@@ -1,0 +1,115 @@
+"""What the entry points share: click options made from the preset's fields, and errors as sentences."""
+
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any, Literal, get_args, get_origin
+
+import click
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from .errors import UserError, explain
+from .presets import MODELS, FineTuning, Preset, Profiling, Reduction, load
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+model_option = click.option("--model", type=click.Choice(MODELS), required=True, help="Which of the preset's encoders.")
+preset_option = click.option(
+    "--preset",
+    default="auto",
+    show_default=True,
+    help="paper, packaged, the path of a YAML file, or auto: paper with a CUDA GPU, else packaged.",
+)
+seed_option = click.option("--seed", type=int, help="Seed of everything random.  [default: the preset's first]")
+rerun_option = click.option(
+    "--rerun", type=bool, default=False, show_default=True, help="Repeat runs that are finished already."
+)
+
+
+class EntryPoint(click.Command):
+    """A click command that names every unknown option at once and shows no traceback for a user's mistake."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Refuse all unknown options in one sentence before click refuses the first."""
+        known = {option for parameter in self.get_params(ctx) for option in parameter.opts}
+        given = {arg.partition("=")[0] for arg in args if arg.startswith("--")}
+        if unknown := sorted(given - known):
+            names = ", ".join(option.removeprefix("--") for option in unknown)
+            allowed = ", ".join(sorted(option.removeprefix("--") for option in known if option != "--help"))
+            raise click.UsageError(f"Unknown parameter: {names}; '{ctx.info_name}' takes: {allowed}.", ctx)
+        return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; what the user can mend becomes one sentence and exit status 1."""
+        # `mlflow run` and Slurm stop a job with SIGTERM; leaving in order lets the run be marked KILLED.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+        try:
+            return super().invoke(ctx)
+        except Exception as error:
+            sentence = explain(error)
+            if sentence is None:
+                raise
+            raise click.ClickException(sentence) from error
+
+
+def setting_options(*sections: type[BaseModel]) -> Decorator:
+    """One option for each field of the sections; what is not given stays as the preset has it."""
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        for section in reversed(sections):
+            for name, field in reversed(section.model_fields.items()):
+                option = "--" + name
+                function = click.option(option, name, type=_type(field), help=_help(field))(function)
+        return function
+
+    return decorate
+
+
+run_options = setting_options(FineTuning, Profiling)
+reduction_options = setting_options(Reduction)
+
+
+def load_preset(name: str) -> Preset:
+    """The preset, said aloud with the reason for the choice."""
+    preset, chosen = load(name)
+    say(chosen)
+    return preset
+
+
+def integers(name: str, text: str) -> tuple[int, ...]:
+    """Whole numbers separated by commas.
+
+    Raises:
+        UserError: anything else.
+    """
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError as error:
+        raise UserError(f"{name}={text} is not allowed: give whole numbers separated by commas, as 42,43.") from error
+
+
+def report(outcome: Any) -> None:
+    """The result of one run, on standard output."""
+    click.echo(f"{outcome.name} (MLflow run {outcome.run_id})")
+    for name, value in outcome.metrics.items():
+        click.echo(f"  {name:<32} {value:,.4g}" if value < 1000 else f"  {name:<32} {value:,.0f}")
+
+
+def say(line: str) -> None:
+    """One line of progress to the person who watches; results alone go to standard output."""
+    click.echo(line, err=True)
+
+
+def _type(field: FieldInfo) -> Any:
+    for candidate in (field.annotation, *get_args(field.annotation)):
+        if get_origin(candidate) is Literal:
+            return click.Choice(get_args(candidate))
+        if candidate in (int, float):
+            return candidate
+    return str
+
+
+def _help(field: FieldInfo) -> str:
+    text = field.description or ""
+    return f"{text[:1].upper()}{text[1:]}."

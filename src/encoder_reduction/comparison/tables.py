@@ -1,0 +1,71 @@
+"""The customer's tables, and how they are written."""
+
+import pandas as pd
+
+_MEMORY = {
+    "gpu": "the most GPU memory that torch had allocated while training",
+    "resident": "the most resident memory of the process while training (there was no GPU)",
+}
+_NUMBERS = {
+    "Accuracy": "{:.3f}",
+    "F1-score": "{:.3f}",
+    "Inference Time (ms)": "{:.2f}",
+    "Memory (GB)": "{:.2f}",
+    "Training Time (s)": "{:.1f}",
+}
+
+
+def source_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """The first table: Model, Config, Accuracy, F1-score, Inference Time, Memory, Training Time."""
+    return _table(rows)
+
+
+def target_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """The transfer table, in the same columns; its training time is that of the adaptation."""
+    return _table(rows)
+
+
+def _table(rows: pd.DataFrame) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "Model": rows["checkpoint"],
+            "Config": rows["config"],
+            "Accuracy": rows["accuracy"],
+            "F1-score": rows["f1"],
+            "Inference Time (ms)": rows["inference_ms"],
+            "Memory (GB)": rows["training_memory_gb"],
+            "Training Time (s)": rows["training_seconds"],
+        }
+    )
+
+
+def to_markdown(table: pd.DataFrame) -> str:
+    """A table for people: numbers rounded to what they are worth."""
+    shown = table.copy()
+    for column in shown.columns:
+        shape = _NUMBERS.get(column, "{:+.1f}")
+        if pd.api.types.is_numeric_dtype(shown[column]):
+            shown[column] = shown[column].map(shape.format, na_action="ignore")
+    return shown.to_markdown(index=False, disable_numparse=True, colalign=_alignment(table))
+
+
+def _alignment(table: pd.DataFrame) -> list[str]:
+    return ["right" if pd.api.types.is_numeric_dtype(table[column]) else "left" for column in table.columns]
+
+
+def notes(rows: pd.DataFrame) -> str:
+    """What the columns mean here, on which device, over how many seeds."""
+    kinds = ", ".join(dict.fromkeys(_MEMORY[kind] for joined in rows["memory_kind"] for kind in joined.split(", ")))
+    devices = list(dict.fromkeys(rows["device"]))
+    seeds = sorted(set(rows["seeds"]))
+    count = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
+    lines = [
+        "Accuracy and weighted F1 are of the test split; each configuration was selected on the validation split.",
+        "Inference time is the forward pass's median time per example on test texts in the plan's batch size.",
+        f"Memory is {kinds}.",
+        "Training time leaves out evaluation, logging and checkpoints.",
+        f"Seeds per row: {count}. Device: {'; '.join(devices)}.",
+    ]
+    if len(devices) > 1:
+        lines.append("The rows come from different devices: do not compare their times or memory.")
+    return " ".join(lines)

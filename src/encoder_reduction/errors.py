@@ -1,0 +1,27 @@
+"""The one exception that stands for something the user can mend, and the sentence for some of Python's."""
+
+import errno
+
+_NO_SPACE = ("No space left on device", "disk is full", "Disk quota exceeded")
+
+
+class UserError(Exception):
+    """A condition that the user can mend; its message is the single sentence they read.
+
+    The message names the offending value, what is allowed, and what to do. Entry points print it
+    without a traceback and exit with status 1; anything else that escapes is a bug of ours.
+    """
+
+
+def explain(error: BaseException) -> str | None:
+    """The sentence for an error that is the user's or the machine's, ``None`` for a bug of ours."""
+    if isinstance(error, UserError):
+        return str(error)
+    text = str(error)
+    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    if full or any(words in text for words in _NO_SPACE):
+        where = getattr(error, "filename", None)
+        return f"The disk is full{f' at {where}' if where else ''}: free some space and run the same command again."
+    if type(error).__name__ == "OutOfMemoryError":  # torch's, which need not be imported to say so
+        return "The GPU ran out of memory: give a smaller batch_size or max_length, or a GPU with nobody else on it."
+    return None

@@ -1,0 +1,62 @@
+"""Digests that tell whether a finished run is the run that would be made now."""
+
+import functools
+import hashlib
+import json
+import platform
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from .presets import RunPlan
+
+_PACKAGE = Path(__file__).parent
+# These read finished runs or arrange them; no figure of a run depends on them.
+_NOT_IN_RUNS = ("comparison", "study.py", "command_line.py", "tracking.py", "served_model.py")
+_LIBRARIES = ("torch", "transformers", "accelerate", "datasets", "scikit-learn")
+
+
+def of_plan(plan: RunPlan, source_run: str | None = None) -> str:
+    """A digest of everything that determines a run: plan, code, libraries, device, the run it starts from."""
+    content = {
+        "plan": plan.model_dump(mode="json"),
+        "code": of_code(),
+        "libraries": {name: version(name) for name in _LIBRARIES},
+        "device": device_name(),
+        "source_run": source_run,
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def of_configuration(plan: RunPlan) -> str:
+    """A digest of the plan alone, whatever its seed: runs that share it are repetitions of each other."""
+    content = plan.model_dump(mode="json", exclude={"seed"})
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+@functools.cache
+def of_code() -> str:
+    """A digest of the source files that a run's figures depend on."""
+    digest = hashlib.sha256()
+    for path in sorted(_PACKAGE.rglob("*.py")):
+        name = path.relative_to(_PACKAGE).as_posix()
+        if not name.startswith(_NOT_IN_RUNS):
+            digest.update(name.encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+@functools.cache
+def device_name() -> str:
+    """The GPU's name, or the processor's with the threads that torch uses."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return f"{_processor()} ({torch.get_num_threads()} threads)"
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()

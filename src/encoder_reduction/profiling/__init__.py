@@ -1,0 +1,1 @@
+"""Measurements of a network on this machine; knows nothing of encoders or of experiment tracking."""

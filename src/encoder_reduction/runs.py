@@ -1,0 +1,252 @@
+"""One run, top to bottom: load, reduce, fine-tune, evaluate, profile, log."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from datasets import Dataset, DatasetDict
+from transformers import DataCollatorWithPadding, PreTrainedModel, PreTrainedTokenizerBase
+
+from . import calibration, checkpoints, corpora, fingerprints, tracking
+from .architectures import sizes_of
+from .errors import UserError
+from .evaluation import Evaluation
+from .presets import FineTuning, Profiling, RunPlan
+from .profiling.latency import Latency, measure
+from .profiling.memory import PeakMemory, peak_memory
+from .reductions import needs_calibration, reduce_model
+from .training import FineTuner, Training, resolve_precision, tokenise
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a finished run is known by."""
+
+    run_id: str
+    name: str
+    metrics: dict[str, float]
+
+
+def execute(
+    plan: RunPlan,
+    *,
+    source_run: str | None = None,
+    parent: str | None = None,
+    experiment_id: str | None = None,
+    progress: bool = True,
+) -> Outcome:
+    """Carry out a plan inside an MLflow run.
+
+    Args:
+        plan: what to do.
+        source_run: for a transfer, the run whose model is adapted.
+        parent: the study's run, if this run is part of one.
+        experiment_id: where a new run goes.
+        progress: show progress bars.
+
+    Raises:
+        UserError: anything that the user can mend; the run is then marked FAILED.
+    """
+    with tracking.open_run(parent, experiment_id) as run:
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        settings = plan.fine_tuning
+        precision = resolve_precision(settings.precision)
+
+        data = draw_splits(plan)
+        model, tokenizer = load_model(plan, source_run)
+        model.to(device)
+        tokenised = {split: tokenise(data[split], tokenizer, settings.max_length) for split in data}
+        model = reduce(plan, model, tokenizer, tokenised["train"])
+
+        name = run_name(plan, model)
+        tags = describe(plan, model, data, device, source_run)
+        run.describe(name, tags, flat_params(plan, model) | {"resolved_precision": precision})
+
+        tuner = FineTuner(model, tokenizer, settings, plan.seed, run.point, progress)
+        with peak_memory(device) as training_memory:
+            training = tuner.train(tokenised["train"], tokenised["validation"])
+        test = tuner.evaluate(tokenised["test"], data["test"]["id"])
+        with peak_memory(device) as inference_memory:
+            latency = profile(model, tokenizer, tokenised["test"], settings, plan.profiling)
+
+        metrics = summary(model, training, test, latency, training_memory, inference_memory)
+        run.metrics(metrics)
+        run.table(test.predictions, "test_predictions.csv")
+        run.model(model, tokenizer)
+        return Outcome(run.run_id, name, metrics)
+
+
+def draw_splits(plan: RunPlan) -> DatasetDict:
+    """The plan's corpus, each split cut to the examples that the plan asks for, stratified."""
+    data, settings = corpora.load(plan.corpus), plan.fine_tuning
+    return DatasetDict(
+        train=corpora.draw(data["train"], settings.max_train_examples, plan.seed),
+        # What selects and what is reported stays the same whatever the seed.
+        validation=corpora.draw(data["validation"], settings.max_validation_examples, 0),
+        test=corpora.draw(data["test"], settings.max_test_examples, 0),
+    )
+
+
+def load_model(plan: RunPlan, source_run: str | None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The plan's checkpoint, or the model of the run that a transfer starts from."""
+    if source_run is None:
+        return checkpoints.load(plan.checkpoint, plan.seed)
+    with tracking.downloaded_model(source_run) as folder:
+        return checkpoints.load_folder(folder)
+
+
+def reduce(
+    plan: RunPlan, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, train: Dataset
+) -> PreTrainedModel:
+    """The reduced model of a ``reduce`` plan; the model as it is for any other."""
+    if plan.stage != "reduce":
+        return model
+    asking = [reduction for reduction in plan.reductions.values() if needs_calibration(reduction)]
+    batches = []
+    if asking:
+        examples = max(reduction.calibration_examples for reduction in asking)
+        batches = calibration.batches(train, tokenizer, examples, plan.seed, model.device)
+    return reduce_model(model, plan.reductions, batches, plan.seed)
+
+
+def profile(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    test: Dataset,
+    fine_tuning: FineTuning,
+    settings: Profiling,
+) -> Latency:
+    """Inference time of the forward pass on real test texts, in batches padded to their longest.
+
+    Texts come in the order of the split, in the plan's batch size and training precision.
+    """
+    collate = DataCollatorWithPadding(tokenizer)
+    texts = test.select(range(min(settings.test_texts, len(test)))).remove_columns(["length", "labels"])
+    size = fine_tuning.batch_size
+    batches = [collate(texts[start : start + size]).to(model.device) for start in range(0, len(texts), size)]
+    model.eval()
+    dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(resolve_precision(fine_tuning.precision))
+
+    def forward(batch: dict[str, torch.Tensor]) -> Callable[[], object]:
+        def call() -> object:
+            with torch.inference_mode(), torch.autocast(model.device.type, dtype, enabled=dtype is not None):
+                return model(**batch)
+
+        return call
+
+    return measure(
+        [forward(batch) for batch in batches],
+        examples=len(texts),
+        device=model.device,
+        relative_width=settings.relative_width,
+        min_repetitions=settings.min_repetitions,
+        time_budget=settings.time_budget,
+    )
+
+
+def summary(
+    model: PreTrainedModel,
+    training: Training,
+    test: Evaluation,
+    latency: Latency,
+    training_memory: PeakMemory,
+    inference_memory: PeakMemory,
+) -> dict[str, float]:
+    """The figures of a run under the names that MLflow, the tables and the documents use."""
+    return {
+        "parameters": float(sum(parameter.numel() for parameter in model.parameters())),
+        "accuracy": test.accuracy,
+        "f1": test.f1,
+        "validation_accuracy": training.validation_accuracy,
+        "validation_f1": training.validation_f1,
+        "best_epoch": training.best_epoch,
+        "inference_ms": latency.ms_per_example,
+        "inference_ms_low": latency.interval[0],
+        "inference_ms_high": latency.interval[1],
+        "inference_ms_std": latency.std,
+        "inference_repetitions": float(latency.repetitions),
+        "training_memory_gb": training_memory.peak,
+        "training_memory_above_start_gb": training_memory.above_start,
+        "inference_memory_gb": inference_memory.peak,
+        "inference_memory_above_start_gb": inference_memory.above_start,
+        "training_seconds": training.seconds,
+        "training_examples_per_second": training.examples_per_second,
+    }
+
+
+def config_name(plan: RunPlan, model: PreTrainedModel) -> str:
+    """What a row's configuration is called: ``baseline``, ``hidden-384``, ``layers-6+heads-6``."""
+    sizes = sizes_of(model)
+    return "+".join(f"{dim}-{getattr(sizes, dim)}" for dim in plan.reductions) or "baseline"
+
+
+def run_name(plan: RunPlan, model: PreTrainedModel) -> str:
+    """The run's name in the MLflow UI: ``roberta/hidden-384/seed-42``."""
+    stage = ["transfer"] if plan.stage == "transfer" else []
+    return "/".join([plan.model, config_name(plan, model), *stage, f"seed-{plan.seed}"])
+
+
+def describe(
+    plan: RunPlan, model: PreTrainedModel, data: DatasetDict, device: torch.device, source_run: str | None
+) -> dict[str, str]:
+    """The tags that the MLflow UI filters on."""
+    return {
+        "stage": plan.stage,
+        "preset": plan.preset,
+        "model": plan.model,
+        "checkpoint": plan.checkpoint.name,
+        "corpus": plan.corpus.name,
+        "dim": plan.dim,
+        "config": config_name(plan, model),
+        "seed": str(plan.seed),
+        "device": fingerprints.device_name(),
+        "memory_kind": "gpu" if device.type == "cuda" else "resident",
+        "fingerprint": fingerprints.of_plan(plan, source_run),
+        "plan_fingerprint": fingerprints.of_configuration(plan),
+        "code_fingerprint": fingerprints.of_code(),
+        "data_fingerprint": corpora.fingerprint(*(data[split] for split in corpora.SPLITS)),
+        **({"source_run": source_run} if source_run else {}),
+    }
+
+
+def flat_params(plan: RunPlan, model: PreTrainedModel) -> dict[str, object]:
+    """The plan's values under the names that ``-P`` takes, and the dimensions of the network.
+
+    Where several dimensions are reduced, each one's values carry its name in front.
+    """
+    sizes = sizes_of(model)
+    params: dict[str, object] = {"model": plan.model, "dim": plan.dim, "seed": plan.seed}
+    params |= plan.fine_tuning.model_dump() | plan.profiling.model_dump()
+    if plan.stage == "reduce":
+        for dim, reduction in plan.reductions.items():
+            prefix = f"{dim}." if len(plan.reductions) > 1 else ""
+            params |= {f"{prefix}{key}": value for key, value in reduction.model_dump().items()}
+    params |= {
+        "num_hidden_layers": sizes.layers,
+        "num_attention_heads": sizes.heads,
+        "head_size": sizes.head_size,
+        "hidden_size": sizes.hidden,
+        "intermediate_size": sizes.intermediate,
+    }
+    return {key: value for key, value in params.items() if value is not None}
+
+
+def best_source_run(experiment_id: str, plan: RunPlan) -> str:
+    """The run that a transfer of one dimension starts from: the best by validation accuracy.
+
+    Only finished runs of the same preset and model count, and no controls trained from random weights.
+
+    Raises:
+        UserError: there is none yet.
+    """
+    stage, dim = ("baseline", "none") if plan.dim == "none" else ("reduce", plan.dim)
+    found = tracking.finished_runs(experiment_id, stage=stage, model=plan.model, preset=plan.preset, dim=dim)
+    if "init" in found:
+        found = found[found["init"].ne("random")]
+    if found.empty:
+        command = f"mlflow run . -e {stage} -P model={plan.model}" + (f" -P dim={dim}" if dim != "none" else "")
+        raise UserError(
+            f"No finished {stage} run of model={plan.model} dim={dim} preset={plan.preset} is in this experiment;"
+            f" first: {command} -P preset={plan.preset}."
+        )
+    return str(found.loc[found["validation_accuracy"].idxmax(), "run_id"])

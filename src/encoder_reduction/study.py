@@ -1,0 +1,148 @@
+"""The whole plan: every run in its own fresh process, finished ones skipped, then the comparison."""
+
+import multiprocessing
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import comparison, fingerprints, runs, tracking
+from .errors import UserError, explain
+from .presets import DIMENSIONS, Preset, RunPlan
+
+Say = Callable[[str], None]
+
+_IMPORTED_BEFOREHAND = ["encoder_reduction.runs", "mlflow.store.tracking.sqlalchemy_store"]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A run that did not finish, and why."""
+
+    label: str
+    reason: str
+
+
+def run_study(preset: Preset, overrides: dict[str, object], seeds: Sequence[int], rerun: bool, say: Say) -> str:
+    """Baselines, reductions and transfers of every model, dimension and seed, then the comparison.
+
+    A run that fails does not stop the others; the comparison says what is missing.
+
+    Returns:
+        The report, as Markdown.
+
+    Raises:
+        UserError: some runs failed. The report is in the study's MLflow run all the same.
+    """
+    settings = [{**overrides, "seed": seed} for seed in seeds]
+    first = [
+        preset.plan(stage, model, dim, values)
+        for values in settings
+        for model in preset.models
+        for stage, dim in [("baseline", None), *(("reduce", dim) for dim in DIMENSIONS)]
+    ]
+    second = [plan for values in settings for model in preset.models for plan in preset.transfers(model, "all", values)]
+    with tracking.open_run() as run:
+        run.describe(f"study/{preset.name}", {"stage": "study", "preset": preset.name}, {})
+        launcher = Launcher(run, len(first) + len(second), rerun, say)
+        launcher.launch(first)
+        launcher.launch(second)
+        report = comparison.compare(preset, run)
+        if launcher.failures:
+            say(report)
+            launcher.raise_failures()
+    return report
+
+
+def run_transfers(plans: Sequence[RunPlan], rerun: bool, say: Say) -> None:
+    """Several transfers of one model, each in a run of its own under the one that is open.
+
+    Raises:
+        UserError: some runs failed.
+    """
+    with tracking.open_run() as run:
+        run.describe(f"{plans[0].model}/transfer", {"stage": "transfers", "preset": plans[0].preset}, {})
+        launcher = Launcher(run, len(plans), rerun, say)
+        launcher.launch(plans)
+        launcher.raise_failures()
+
+
+class Launcher:
+    """Carries out plans one after the other, each in a fresh process.
+
+    Fresh, because memory is measured: a process that has trained before holds memory that the next
+    run would not need. They are forked from a server that has imported the libraries and done nothing
+    else, so each starts at once.
+    """
+
+    def __init__(self, study: tracking.Run, total: int, rerun: bool, say: Say) -> None:
+        self.failures: list[Failure] = []
+        self._study, self._total, self._rerun, self._say = study, total, rerun, say
+        self._count = 0
+        self._context = _process_context()
+
+    def launch(self, plans: Sequence[RunPlan]) -> None:
+        """Carry out plans in order; skip those whose finished run is in the store."""
+        for plan in plans:
+            self._count += 1
+            label = f"[{self._count:>2}/{self._total}] {plan.stage:<8} {plan.model:<10} {plan.dim:<6} seed {plan.seed}"
+            try:
+                source = None if plan.stage != "transfer" else runs.best_source_run(self._study.experiment_id, plan)
+                fingerprint = fingerprints.of_plan(plan, source)
+                done = tracking.finished_runs(self._study.experiment_id, fingerprint=fingerprint)
+                if not done.empty and not self._rerun:
+                    self._say(f"{label}  finished already, skipped (rerun=true repeats it)")
+                    continue
+                self._say(f"{label}  ...")
+                started = time.monotonic()
+                outcome = self._in_fresh_process(plan, source)
+                accuracy, seconds = outcome.metrics["accuracy"], time.monotonic() - started
+                self._say(f"{label}  accuracy {accuracy:.3f}, {seconds:.0f} s")
+            except Exception as error:
+                reason = explain(error)
+                if reason is None:
+                    raise
+                self.failures.append(Failure(label.partition("] ")[2], reason))
+                self._say(f"{label}  FAILED: {reason}")
+
+    def raise_failures(self) -> None:
+        """Raise one error for the runs that failed, if any did."""
+        if self.failures:
+            failed = "; ".join(f"{failure.label}: {failure.reason}" for failure in self.failures)
+            raise UserError(
+                f"{len(self.failures)} of {self._total} runs failed ({failed})."
+                " Start the same command again: what is finished is skipped."
+            )
+
+    def _in_fresh_process(self, plan: RunPlan, source: str | None) -> runs.Outcome:
+        with ProcessPoolExecutor(max_workers=1, mp_context=self._context) as pool:
+            work = pool.submit(
+                _execute, plan, source, self._study.run_id, self._study.experiment_id, tracking.store_uri()
+            )
+            try:
+                return work.result()
+            except BrokenProcessPool as error:
+                raise UserError(
+                    "The process of this run was killed, most likely for want of memory: give a smaller batch_size,"
+                    " or start the study again, which continues here."
+                ) from error
+
+
+def _process_context() -> multiprocessing.context.BaseContext:
+    if sys.platform == "win32":
+        return multiprocessing.get_context("spawn")
+    # The fork server looks for what it imports beforehand on PYTHONPATH only (Python issue 117378).
+    paths = [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(_IMPORTED_BEFOREHAND)
+    return context
+
+
+def _execute(plan: RunPlan, source: str | None, parent: str, experiment_id: str, store: str) -> runs.Outcome:
+    tracking.use_store(store)
+    return runs.execute(plan, source_run=source, parent=parent, experiment_id=experiment_id)

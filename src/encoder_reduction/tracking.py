@@ -1,0 +1,220 @@
+"""Everything this project says to MLflow and asks of it; no other module imports mlflow."""
+
+import os
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import mlflow
+import pandas as pd
+from matplotlib.figure import Figure
+from mlflow.exceptions import MlflowException
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from .errors import UserError
+
+EXPERIMENT = "encoder-reduction"
+
+_SERVED_MODEL = Path(__file__).with_name("served_model.py")
+_MODEL_REQUIREMENTS = ("mlflow", "torch", "transformers", "pandas")
+_HEALTH_TIMEOUT = 5
+_SYSTEM_METRICS_SECONDS = 5
+_PAGE = 1000
+
+
+class Run:
+    """An open MLflow run: what the pipeline may say about itself."""
+
+    def __init__(self, run_id: str, experiment_id: str) -> None:
+        self.run_id = run_id
+        self.experiment_id = experiment_id
+        self._client = mlflow.MlflowClient()
+
+    def describe(self, name: str, tags: Mapping[str, Any], params: Mapping[str, Any]) -> None:
+        """Give the run its name, tags and parameters.
+
+        ``mlflow run`` has logged what was given with ``-P`` already, as the text that was typed
+        (``2e-5``); the value parsed from it (``2e-05``) would be refused as a change, and says no more.
+        """
+        self.tag({"mlflow.runName": name, **tags})
+        known = self._client.get_run(self.run_id).data.params
+        mlflow.log_params({key: value for key, value in params.items() if key not in known})
+
+    def tag(self, tags: Mapping[str, Any]) -> None:
+        """Set tags."""
+        mlflow.set_tags({key: str(value) for key, value in tags.items()})
+
+    def metrics(self, values: Mapping[str, float]) -> None:
+        """Log the run's final figures."""
+        mlflow.log_metrics(dict(values))
+
+    def point(self, values: Mapping[str, float], step: int) -> None:
+        """Log a point of a curve, without making the training wait for the store."""
+        mlflow.log_metrics(dict(values), step=step, synchronous=False)
+
+    def table(self, frame: pd.DataFrame, file: str) -> None:
+        """Store a table as a CSV artifact, which the MLflow UI shows as a table."""
+        mlflow.log_text(frame.to_csv(index=False), file)
+
+    def text(self, text: str, file: str) -> None:
+        """Store a text artifact."""
+        mlflow.log_text(text, file)
+
+    def figure(self, figure: Figure, file: str) -> None:
+        """Store a picture."""
+        mlflow.log_figure(figure, file, save_kwargs={"dpi": 200, "bbox_inches": "tight"})
+
+    def model(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+        """Store the model so that pyfunc serves it and plain ``from_pretrained`` loads its folder."""
+        with TemporaryDirectory(prefix="encoder-reduction-") as folder:
+            model.save_pretrained(folder)
+            tokenizer.save_pretrained(folder)
+            mlflow.pyfunc.log_model(
+                name="model",
+                python_model=str(_SERVED_MODEL),
+                artifacts={"huggingface": folder},
+                pip_requirements=[f"{package}=={version(package)}" for package in _MODEL_REQUIREMENTS],
+            )
+
+
+@contextmanager
+def open_run(parent: str | None = None, experiment_id: str | None = None) -> Iterator[Run]:
+    """The run that ``mlflow run`` opened for this process, or a new one.
+
+    A failure marks the run FAILED, an interruption KILLED; the reason becomes its tag ``error``.
+
+    Args:
+        parent: run id of the study that the new run is part of.
+        experiment_id: where a new run goes; :func:`current_experiment` by default.
+
+    Raises:
+        UserError: the tracking server does not answer or the store refuses.
+    """
+    check_store()
+    mlflow.set_system_metrics_sampling_interval(_SYSTEM_METRICS_SECONDS)
+    try:
+        if "MLFLOW_RUN_ID" not in os.environ:
+            experiment_id = experiment_id or current_experiment()
+        active = mlflow.start_run(experiment_id=experiment_id, parent_run_id=parent, log_system_metrics=True)
+    except MlflowException as error:
+        raise UserError(f"MLflow could not open a run at {mlflow.get_tracking_uri()}: {_sentence(error)}") from error
+    run = Run(active.info.run_id, active.info.experiment_id)
+    try:
+        yield run
+        mlflow.flush_async_logging()
+    except BaseException as error:
+        _fail(run, error)
+        raise
+    mlflow.end_run("FINISHED")
+
+
+def _fail(run: Run, error: BaseException) -> None:
+    killed = isinstance(error, KeyboardInterrupt | SystemExit)
+    try:
+        run.tag({"error": (_sentence(error) or type(error).__name__)[:5000]})
+        mlflow.end_run("KILLED" if killed else "FAILED")
+    except MlflowException:
+        pass  # The store is gone as well; the first error is the one to report.
+
+
+def check_store() -> None:
+    """Fail at once where the tracking server is dead, instead of after minutes of retries."""
+    uri = mlflow.get_tracking_uri()
+    if not uri.startswith(("http://", "https://")):
+        return
+    try:
+        urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=_HEALTH_TIMEOUT).close()
+    except urllib.error.HTTPError:
+        return  # It answers; what it refuses, it will say itself.
+    except OSError as error:
+        raise UserError(
+            f"Tracking server {uri} does not answer ({getattr(error, 'reason', error)}): start it, correct"
+            " MLFLOW_TRACKING_URI, or unset that variable to use the local store."
+        ) from error
+
+
+def current_experiment() -> str:
+    """The id of the experiment that this process logs to.
+
+    Inside ``mlflow run`` it is the one of the run that is open. Outside, it is the one that the
+    environment names (MLFLOW_EXPERIMENT_NAME, MLFLOW_EXPERIMENT_ID), or the project's own.
+    """
+    check_store()
+    if run_id := os.environ.get("MLFLOW_RUN_ID"):
+        return mlflow.get_run(run_id).info.experiment_id
+    if experiment_id := os.environ.get("MLFLOW_EXPERIMENT_ID"):
+        return experiment_id
+    return mlflow.set_experiment(os.environ.get("MLFLOW_EXPERIMENT_NAME", EXPERIMENT)).experiment_id
+
+
+def store_uri() -> str:
+    """Where runs are tracked."""
+    return mlflow.get_tracking_uri()
+
+
+def use_store(uri: str) -> None:
+    """Track runs there, as runs of their own: the process that started this one has its own run open."""
+    os.environ.pop("MLFLOW_RUN_ID", None)
+    mlflow.set_tracking_uri(uri)
+
+
+def finished_runs(experiment_id: str, **tags: str) -> pd.DataFrame:
+    """Finished runs of an experiment with the given tags, latest first.
+
+    Returns:
+        One row a run: ``run_id``, ``name``, ``start_time``, and its tags, params and metrics as columns of their
+        own names (a metric's text, a tag's and a param's never clash here).
+    """
+    clauses = ["attributes.status = 'FINISHED'", *(f"tags.{key} = '{value}'" for key, value in tags.items())]
+    client, token, rows = mlflow.MlflowClient(), None, []
+    while True:
+        page = client.search_runs(
+            [experiment_id], " and ".join(clauses), max_results=_PAGE, order_by=["start_time DESC"], page_token=token
+        )
+        rows += [
+            {
+                "run_id": run.info.run_id,
+                "name": run.info.run_name,
+                "start_time": run.info.start_time,
+                **{key: value for key, value in run.data.tags.items() if not key.startswith("mlflow.")},
+                **{key: value for key, value in run.data.params.items() if key not in run.data.tags},
+                **run.data.metrics,
+            }
+            for run in page
+        ]
+        token = page.token
+        if not token:
+            return pd.DataFrame(rows, columns=None if rows else ["run_id", "name", "start_time"])
+
+
+@contextmanager
+def downloaded_model(run_id: str) -> Iterator[Path]:
+    """The Hugging Face folder of the model that a run has logged.
+
+    Raises:
+        UserError: the run has no model, or its artifacts are gone.
+    """
+    with TemporaryDirectory(prefix="encoder-reduction-") as folder:
+        try:
+            path = Path(mlflow.artifacts.download_artifacts(f"runs:/{run_id}/model", dst_path=folder))
+        except (MlflowException, OSError) as error:
+            raise UserError(
+                f"The model of run {run_id} cannot be downloaded ({_sentence(error)}); run it again with rerun=true."
+            ) from error
+        yield path / "artifacts" / _huggingface_folder(path)
+
+
+def _huggingface_folder(path: Path) -> str:
+    found = [folder.parent.name for folder in (path / "artifacts").glob("*/config.json")]
+    if not found:
+        raise UserError(f"The logged model at {path} has no Hugging Face folder.")
+    return found[0]
+
+
+def _sentence(error: BaseException) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,215 @@
+"""Fine-tuning through ``transformers.Trainer``, assembled once for every run."""
+
+import math
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from datasets import Dataset
+from transformers import (
+    DataCollatorWithPadding,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PrinterCallback,
+    ProgressCallback,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
+
+from .errors import UserError
+from .evaluation import Evaluation, evaluation, score
+from .presets import FineTuning
+
+OnLog = Callable[[dict[str, float], int], None]
+
+# Points of a learning curve that are worth keeping; each costs the GPU one synchronisation.
+_LOGGED_POINTS = 200
+_EVALUATION_BATCH = 64
+
+
+@dataclass(frozen=True)
+class Training:
+    """What fine-tuning took and reached.
+
+    Attributes:
+        seconds: time in optimizer steps and data loading; evaluation, logging and checkpoints excluded.
+        steps: optimizer steps.
+        examples_per_second: training examples over ``seconds``.
+        best_epoch: the epoch whose weights were kept, by validation accuracy.
+        validation_accuracy: accuracy of the kept weights on the validation split.
+        validation_f1: weighted F1 of the kept weights on the validation split.
+    """
+
+    seconds: float
+    steps: int
+    examples_per_second: float
+    best_epoch: float
+    validation_accuracy: float
+    validation_f1: float
+
+
+def resolve_precision(precision: str) -> str:
+    """What ``auto`` means on this machine: ``fp16`` on CUDA, ``bf16`` on a CPU that has it, else ``fp32``.
+
+    Raises:
+        UserError: fp16 without a CUDA GPU.
+    """
+    cuda = torch.cuda.is_available()
+    if precision == "fp16" and not cuda:
+        raise UserError("precision=fp16 needs a CUDA GPU and none is present; choose auto, bf16 or fp32.")
+    if precision != "auto":
+        return precision
+    if cuda:
+        return "fp16"
+    capabilities = torch.cpu.get_capabilities()
+    return "bf16" if capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") else "fp32"
+
+
+def tokenise(data: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Dataset:
+    """Token ids of each text, cut at ``max_length``, with the length that batches are grouped by."""
+
+    def encode(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        encoded = tokenizer(batch["text"], truncation=True, max_length=max_length)
+        return {**encoded, "length": [len(ids) for ids in encoded["input_ids"]], "labels": batch["label"]}
+
+    return data.map(encode, batched=True, remove_columns=data.column_names)
+
+
+class FineTuner:
+    """A Trainer with the plan's settings; trains, then evaluates any split of the same tokenizer."""
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        settings: FineTuning,
+        seed: int,
+        on_log: OnLog,
+        progress: bool = True,
+    ) -> None:
+        self._model, self._tokenizer = model, tokenizer
+        self._settings, self._seed, self._on_log, self._progress = settings, seed, on_log, progress
+        self._collator = DataCollatorWithPadding(tokenizer)
+
+    def train(self, train: Dataset, validation: Dataset) -> Training:
+        """Fine-tune on tokenised splits; the model keeps the weights of its best validation epoch."""
+        clock = _Clock(self._on_log)
+        with tempfile.TemporaryDirectory(prefix="encoder-reduction-") as folder:
+            trainer = self._trainer(folder, train, validation, callbacks=[clock])
+            trainer.train()
+            state = trainer.state
+        evaluations = [entry for entry in state.log_history if "eval_accuracy" in entry]
+        best = max(evaluations, key=lambda entry: entry["eval_accuracy"])
+        return Training(
+            seconds=clock.seconds,
+            steps=state.global_step,
+            examples_per_second=state.global_step * self._settings.batch_size / clock.seconds,
+            best_epoch=best["epoch"],
+            validation_accuracy=best["eval_accuracy"],
+            validation_f1=best["eval_f1"],
+        )
+
+    def evaluate(self, tokenised: Dataset, ids: list[str]) -> Evaluation:
+        """Score a tokenised split."""
+        with tempfile.TemporaryDirectory(prefix="encoder-reduction-") as folder:
+            output = self._trainer(folder).predict(tokenised)
+        return evaluation(ids, output.predictions, output.label_ids)
+
+    def _trainer(
+        self,
+        folder: str,
+        train: Dataset | None = None,
+        validation: Dataset | None = None,
+        callbacks: list[TrainerCallback] | None = None,
+    ) -> Trainer:
+        settings = self._settings
+        precision = resolve_precision(settings.precision)
+        steps = math.ceil(settings.epochs * math.ceil(len(train) / settings.batch_size)) if train else 0
+        arguments = TrainingArguments(
+            output_dir=folder,
+            num_train_epochs=settings.epochs,
+            per_device_train_batch_size=settings.batch_size,
+            per_device_eval_batch_size=_EVALUATION_BATCH,
+            learning_rate=settings.learning_rate,
+            lr_scheduler_type="linear",
+            warmup_steps=round(settings.warmup_ratio * steps),
+            weight_decay=settings.weight_decay,
+            optim="adamw_torch_fused",
+            fp16=precision == "fp16",
+            bf16=precision == "bf16",
+            use_cpu=not torch.cuda.is_available(),
+            train_sampling_strategy="group_by_length",
+            eval_strategy="epoch" if train else "no",
+            save_strategy="best" if train else "no",
+            metric_for_best_model="accuracy",
+            load_best_model_at_end=bool(train),
+            save_only_model=True,
+            save_total_limit=1,
+            logging_steps=max(1, steps // _LOGGED_POINTS),
+            logging_nan_inf_filter=False,
+            report_to="none",
+            disable_tqdm=not self._progress,
+            dataloader_pin_memory=torch.cuda.is_available(),
+            seed=self._seed,
+        )
+        trainer = Trainer(
+            model=self._model,
+            args=arguments,
+            train_dataset=train,
+            eval_dataset=validation,
+            processing_class=self._tokenizer,
+            data_collator=self._collator,
+            compute_metrics=lambda output: score(output.predictions, output.label_ids),
+            callbacks=callbacks,
+        )
+        for printer in (PrinterCallback, ProgressCallback):
+            trainer.remove_callback(printer)
+        if self._progress:
+            trainer.add_callback(_Progress)
+        return trainer
+
+
+class _Progress(ProgressCallback):
+    """The Trainer's progress bar without its lines of figures, which are in MLflow."""
+
+    def on_log(self, *args: Any, **kwargs: Any) -> None:
+        pass
+
+
+class _Clock(TrainerCallback):
+    """Adds up training time, without evaluation, checkpoints or logging, and hands on what is logged."""
+
+    def __init__(self, on_log: OnLog) -> None:
+        self.seconds = 0.0
+        self._since = 0.0
+        self._on_log = on_log
+
+    def on_epoch_begin(self, *args: Any, **kwargs: Any) -> None:
+        self._since = _now()
+
+    def on_epoch_end(self, *args: Any, **kwargs: Any) -> None:
+        self.seconds += _now() - self._since
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **kwargs: Any) -> None:
+        started = time.perf_counter()
+        if "loss" in logs:
+            if not math.isfinite(logs["loss"]):
+                raise UserError(
+                    f"The training loss became {logs['loss']} at step {state.global_step};"
+                    f" lower learning_rate (now {args.learning_rate}) or set precision=fp32."
+                )
+            self._on_log({"train_loss": logs["loss"], "learning_rate": logs["learning_rate"]}, state.global_step)
+        elif "eval_loss" in logs:
+            curve = {f"validation_{key}": logs[f"eval_{key}"] for key in ("loss", "accuracy", "f1")}
+            self._on_log(curve, state.global_step)
+        self._since += time.perf_counter() - started
+
+
+def _now() -> float:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
