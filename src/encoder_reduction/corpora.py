@@ -83,10 +83,13 @@ def _from_hub(corpus: Corpus) -> DatasetDict:
             f" to a number below its {len(train)} training examples."
         )
     _check(corpus.name, "train", train)
-    halves = train.train_test_split(
-        test_size=corpus.validation_examples, stratify_by_column="label", seed=_VALIDATION_SEED
+    kept, carved = train_test_split(
+        np.arange(len(train)),
+        test_size=corpus.validation_examples,
+        stratify=np.asarray(train["label"]),
+        random_state=_VALIDATION_SEED,
     )
-    return DatasetDict(train=halves["train"], validation=halves["test"], test=test)
+    return DatasetDict(train=train.select(np.sort(kept)), validation=train.select(np.sort(carved)), test=test)
 
 
 def _numbered(data: Dataset, split: str) -> Dataset:
@@ -98,7 +101,7 @@ def _numbered(data: Dataset, split: str) -> Dataset:
     labels = set(data.unique("label"))
     if not labels <= {0, 1}:
         raise UserError(f"The {split} split has the labels {sorted(labels)}; two classes, 0 and 1, are needed.")
-    return data.select_columns(list(FEATURES)).cast(FEATURES)
+    return data.cast_column("label", FEATURES["label"])
 
 
 def _dataset(rows: list[tuple[str, str, int]]) -> Dataset:

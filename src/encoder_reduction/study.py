@@ -2,12 +2,13 @@
 
 import multiprocessing
 import os
+import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 from . import comparison, fingerprints, runs, tracking
@@ -119,17 +120,25 @@ class Launcher:
             )
 
     def _in_fresh_process(self, plan: RunPlan, source: str | None) -> runs.Outcome:
-        with ProcessPoolExecutor(max_workers=1, mp_context=self._context) as pool:
-            work = pool.submit(
-                _execute, plan, source, self._study.run_id, self._study.experiment_id, tracking.store_uri()
-            )
-            try:
-                return work.result()
-            except BrokenProcessPool as error:
-                raise UserError(
-                    "The process of this run was killed, most likely for want of memory: give a smaller batch_size,"
-                    " or start the study again, which continues here."
-                ) from error
+        receiver, sender = self._context.Pipe(duplex=False)
+        arguments = (sender, plan, source, self._study.run_id, self._study.experiment_id, tracking.store_uri())
+        process = self._context.Process(target=_execute, args=arguments)
+        process.start()
+        sender.close()
+        try:
+            answer = receiver.recv()
+        except EOFError as error:
+            raise UserError(
+                "The process of this run was killed, most likely for want of memory: give a smaller batch_size,"
+                " or start the study again, which continues here."
+            ) from error
+        finally:
+            # Still alive only if this process was told to stop: the run then ends in order, as KILLED.
+            process.terminate()
+            process.join()
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer
 
 
 def _process_context() -> multiprocessing.context.BaseContext:
@@ -143,6 +152,16 @@ def _process_context() -> multiprocessing.context.BaseContext:
     return context
 
 
-def _execute(plan: RunPlan, source: str | None, parent: str, experiment_id: str, store: str) -> runs.Outcome:
+def _execute(
+    sender: Connection, plan: RunPlan, source: str | None, parent: str, experiment_id: str, store: str
+) -> None:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     tracking.use_store(store)
-    return runs.execute(plan, source_run=source, parent=parent, experiment_id=experiment_id)
+    try:
+        sender.send(runs.execute(plan, source_run=source, parent=parent, experiment_id=experiment_id))
+    except Exception as error:
+        sentence = explain(error)
+        if sentence is None:
+            traceback.print_exc()
+            sentence = f"a bug, whose traceback stands above: {type(error).__name__}: {error}"
+        sender.send(UserError(sentence))

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from mlflow.exceptions import MlflowException
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from .errors import UserError
+from .errors import UserError, explain
 
 EXPERIMENT = "encoder-reduction"
 
@@ -25,6 +25,7 @@ _MODEL_REQUIREMENTS = ("mlflow", "torch", "transformers", "pandas")
 _HEALTH_TIMEOUT = 5
 _SYSTEM_METRICS_SECONDS = 5
 _PAGE = 1000
+_TAG_LENGTH = 5000
 
 
 class Run:
@@ -116,7 +117,7 @@ def open_run(parent: str | None = None, experiment_id: str | None = None) -> Ite
 def _fail(run: Run, error: BaseException) -> None:
     killed = isinstance(error, KeyboardInterrupt | SystemExit)
     try:
-        run.tag({"error": (_sentence(error) or type(error).__name__)[:5000]})
+        run.tag({"error": (explain(error) or _sentence(error) or type(error).__name__)[:_TAG_LENGTH]})
         mlflow.end_run("KILLED" if killed else "FAILED")
     except MlflowException:
         pass  # The store is gone as well; the first error is the one to report.

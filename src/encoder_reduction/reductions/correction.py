@@ -23,7 +23,11 @@ from ..architectures import family_of, sizes_of
 from .hidden import Width
 from .importance import Batch, inference, inputs_of, recorded_inputs, recorded_outputs
 
-RIDGE = 1e-3
+# Chosen on held-out text: with 32, 200 and 600 calibration texts alike, 0.3 brought the last hidden state
+# nearer to the original's than 0.1 or 3, and much nearer than 0.001 (docs/reductions.md).
+RIDGE = 0.3
+# LayerNorm's two numbers per channel are fitted on every token; they hardly need drawing back.
+_NORM_RIDGE = 1e-3
 _JITTER = 1e-6
 
 # One tensor per calibration batch: hidden states (batch, tokens, width), or, with the padding
@@ -373,6 +377,6 @@ def _fit_norm(norm: nn.LayerNorm, inputs: Stream, targets: Stream) -> None:
     x, y = normalised - normalised.mean(0), wanted - wanted.mean(0)
     variance, covariance = x.square().mean(0), (x * y).mean(0)
     prior = norm.weight.double()
-    gain = prior + (covariance - variance * prior) / (variance + RIDGE * variance.mean())
+    gain = prior + (covariance - variance * prior) / (variance + _NORM_RIDGE * variance.mean())
     norm.weight.copy_(gain)
     norm.bias.copy_(wanted.mean(0) - gain * normalised.mean(0))

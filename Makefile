@@ -1,0 +1,36 @@
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+EXPERIMENT := encoder-reduction
+
+# Entry points run with the `python` they find first.
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+
+.PHONY: study test lint ui clean
+
+study: $(VENV)/installed ## the whole plan on the packaged model and real text, no GPU or model hub needed
+	mlflow run . --env-manager local --experiment-name $(EXPERIMENT) -P preset=packaged
+
+test: $(VENV)/installed-dev ## every test that this machine can run
+	python -m pytest
+
+lint: $(VENV)/installed-dev ## style and names
+	ruff check .
+	ruff format --check .
+
+ui: $(VENV)/installed ## the MLflow UI on this checkout's runs
+	@echo "Open http://127.0.0.1:5000/#/experiments/1/runs?workflowType=machine_learning"
+	mlflow ui --backend-store-uri sqlite:///mlflow.db --port 5000
+
+clean: ## remove the environment; runs and models stay
+	rm -rf $(VENV)
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/installed: requirements.txt | $(VENV)/bin/python
+	python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	touch $@
+
+$(VENV)/installed-dev: requirements-dev.txt $(VENV)/installed
+	python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	touch $@

@@ -1,0 +1,90 @@
+"""Fixtures: the packaged models and texts, a preset small enough for tests, and the project's commands."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from encoder_reduction import calibration, checkpoints, corpora, presets
+from encoder_reduction.reductions.importance import Batch
+from encoder_reduction.training import tokenise
+
+ROOT = Path(__file__).resolve().parents[1]
+FAMILIES = ("bert", "roberta", "distilbert")
+
+# What makes a run take seconds. Nothing is reported from it but that it works.
+SMALL = {
+    "max_train_examples": 32,
+    "max_validation_examples": 32,
+    "max_test_examples": 32,
+    "calibration_examples": 16,
+    "test_texts": 16,
+    "min_repetitions": 2,
+    "time_budget": 0.2,
+}
+
+Command = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="session")
+def packaged() -> dict[str, tuple[PreTrainedModel, PreTrainedTokenizerBase]]:
+    preset, _ = presets.load("packaged")
+    return {family: checkpoints.load(preset.models[family], seed=1) for family in FAMILIES}
+
+
+@pytest.fixture(scope="session")
+def movies():
+    return corpora.load(presets.load("packaged")[0].source)
+
+
+@pytest.fixture(scope="session")
+def batches(packaged, movies) -> dict[str, list[Batch]]:
+    """96 real training texts per family, as calibration batches."""
+    result = {}
+    for family, (_, tokenizer) in packaged.items():
+        tokenised = tokenise(corpora.draw(movies["train"], 96, seed=0), tokenizer, max_length=64)
+        result[family] = calibration.batches(tokenised, tokenizer, 96, seed=0, device=torch.device("cpu"))
+    return result
+
+
+@pytest.fixture(scope="session")
+def small_preset(tmp_path_factory) -> Callable[..., Path]:
+    """Writes the packaged preset with the values of SMALL, for some of its models."""
+
+    def write(name: str, models: tuple[str, ...] = FAMILIES) -> Path:
+        values = yaml.safe_load((presets.PRESETS / "packaged.yaml").read_text())
+        values["name"] = name
+        values["models"] = {model: values["models"][model] for model in models}
+        values["transfer"] = {"learning_rate": 1e-4}
+        sections = [values["fine_tuning"], values["profiling"], *values["reductions"].values()]
+        for section in sections:
+            section.update({key: value for key, value in SMALL.items() if key in section})
+        path = tmp_path_factory.mktemp("presets") / f"{name}.yaml"
+        path.write_text(yaml.safe_dump(values))
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def command() -> Command:
+    """Runs a command with this interpreter's environment first on PATH; never raises on its exit status."""
+
+    def run(*words: str | Path, cwd: Path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [str(word) for word in words], cwd=cwd, env=environment(**(env or {})), capture_output=True, text=True
+        )
+
+    return run
+
+
+def environment(**more: str) -> dict[str, str]:
+    """This process's environment without MLflow's own variables, plus some."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
+    return {**kept, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}", **more}

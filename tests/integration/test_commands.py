@@ -1,0 +1,293 @@
+"""The project as its users run it: real `mlflow run`, a real store, real models, from another directory."""
+
+import json
+import re
+import signal
+import sqlite3
+import subprocess
+import sys
+
+import mlflow
+import pandas as pd
+import pytest
+import torch
+
+from conftest import ROOT, environment
+from encoder_reduction import presets
+
+pytestmark = pytest.mark.slow
+
+EXPERIMENT = "test-experiment"
+
+
+class Project:
+    """One store in a directory of its own, filled by `mlflow run` of this checkout."""
+
+    def __init__(self, folder, command, preset):
+        self.folder, self.command, self.preset = folder, command, preset
+        self.env = {"MLFLOW_TRACKING_URI": f"sqlite:///{folder}/store.db"}
+
+    def run(self, entry, *parameters, preset=None):
+        values = [f"preset={preset or self.preset}", *parameters]
+        words = [word for value in values for word in ("-P", value)]
+        return self.command(
+            "mlflow", "run", ROOT, "-e", entry, "--env-manager", "local", "--experiment-name", EXPERIMENT, *words,
+            cwd=self.folder, env=self.env,
+        )  # fmt: skip
+
+    def runs(self, **tags):
+        client = mlflow.MlflowClient(self.env["MLFLOW_TRACKING_URI"])
+        experiment = client.get_experiment_by_name(EXPERIMENT).experiment_id
+        clauses = " and ".join(f"tags.{key} = '{value}'" for key, value in tags.items())
+        return list(client.search_runs([experiment], clauses))
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory, command, small_preset):
+    return Project(tmp_path_factory.mktemp("elsewhere"), command, small_preset("small", models=("bert",)))
+
+
+@pytest.fixture(scope="module")
+def reduced(project):
+    """One reduce run, as the README has it, with a number typed in another spelling than Python prints."""
+    result = project.run("reduce", "model=bert", "dim=heads", "learning_rate=2e-5")
+    assert result.returncode == 0, result.stderr
+    (run,) = project.runs(stage="reduce")
+    return run
+
+
+def test_a_run_says_what_it_is(reduced):
+    tags, params, metrics = reduced.data.tags, reduced.data.params, reduced.data.metrics
+    assert reduced.info.status == "FINISHED"
+    assert reduced.info.run_name == "bert/heads-6/seed-42"
+    assert {key: tags[key] for key in ("stage", "model", "dim", "config", "checkpoint", "corpus", "preset")} == {
+        "stage": "reduce",
+        "model": "bert",
+        "dim": "heads",
+        "config": "heads-6",
+        "checkpoint": "minilm-bert",
+        "corpus": "movie-snippets",
+        "preset": "small",
+    }
+    assert params["learning_rate"] == "2e-5"
+    assert (params["keep"], params["strategy"], params["seed"]) == ("0.5", "prune", "42")
+    assert metrics["parameters"] == 20_941_058
+    assert 0 <= metrics["accuracy"] <= 1
+    for name in ("inference_ms", "training_memory_gb", "inference_memory_gb", "training_seconds"):
+        assert metrics[name] > 0
+    assert 0.3 < metrics["training_memory_gb"] < 8
+
+
+def test_a_run_keeps_its_curves_and_predictions(project, reduced):
+    client = mlflow.MlflowClient(project.env["MLFLOW_TRACKING_URI"])
+    steps = [point.step for point in client.get_metric_history(reduced.info.run_id, "train_loss")]
+    assert sorted(steps) == [1, 2]
+    mlflow.set_tracking_uri(project.env["MLFLOW_TRACKING_URI"])
+    table = pd.read_csv(mlflow.artifacts.download_artifacts(f"runs:/{reduced.info.run_id}/test_predictions.csv"))
+    assert len(table) == 32
+    accuracy = (table["label"] == table["prediction"]).mean()
+    assert accuracy == pytest.approx(reduced.data.metrics["accuracy"])
+
+
+def test_the_model_answers_through_mlflow_and_through_plain_transformers(project, reduced, tmp_path):
+    mlflow.set_tracking_uri(project.env["MLFLOW_TRACKING_URI"])
+    texts = ["A wonderful film.", "Dull, and far too long."]
+    answers = mlflow.pyfunc.load_model(f"runs:/{reduced.info.run_id}/model").predict(texts)
+    assert all(answer["label"] in ("positive", "negative") and 0.5 <= answer["score"] <= 1 for answer in answers)
+    path = mlflow.artifacts.download_artifacts(f"runs:/{reduced.info.run_id}/model", dst_path=str(tmp_path))
+    # A stranger's process without this package: the class of pruned heads travels with the weights.
+    code = """
+import sys, json, pathlib
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+folder = next(pathlib.Path(sys.argv[1]).glob("artifacts/*/config.json")).parent
+model = AutoModelForSequenceClassification.from_pretrained(folder, trust_remote_code=True).eval()
+tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
+assert "encoder_reduction" not in sys.modules
+scores = model(**tokenizer(json.loads(sys.argv[2]), padding=True, return_tensors="pt")).logits.softmax(-1)
+print(json.dumps([[model.config.id2label[row.argmax().item()], row.max().item()] for row in scores]))
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", code, path, json.dumps(texts)],
+        cwd=tmp_path, env=environment(HF_HOME=str(tmp_path / "hf")), capture_output=True, text=True,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    plain = json.loads(result.stdout)
+    assert [label for label, _ in plain] == [answer["label"] for answer in answers]
+    assert [score for _, score in plain] == pytest.approx([answer["score"] for answer in answers], abs=1e-5)
+
+
+def test_the_study_fills_both_tables_skips_what_is_done_and_survives_an_interruption(project, reduced):
+    """One model: baseline, three reductions, three transfers. Interrupted after the first run, then continued."""
+    words = [sys.executable, str(ROOT / "entry_points" / "study.py"), f"--preset={project.preset}"]
+    env = environment(**project.env, MLFLOW_EXPERIMENT_NAME=EXPERIMENT)
+    with subprocess.Popen(words, cwd=project.folder, env=env, stderr=subprocess.PIPE, text=True) as study:
+        for line in study.stderr:
+            if line.startswith("[ 2/7]"):
+                study.send_signal(signal.SIGTERM)
+                break
+        study.stderr.read()
+    assert study.returncode == 128 + signal.SIGTERM
+    assert [run.info.status for run in project.runs(stage="study")] == ["KILLED"]
+    assert len([run for run in project.runs(stage="baseline") if run.info.status == "FINISHED"]) == 1
+    assert not [run for run in project.runs() if run.info.status == "RUNNING"]
+
+    result = project.run("main")
+    assert result.returncode == 0, result.stderr
+    assert re.search(r"\[ 1/7\].*finished already, skipped", result.stderr)
+    assert len(re.findall(r"accuracy 0\.\d+, \d+ s", result.stderr)) == 6
+    assert "No row of the plan is missing." in result.stdout
+    first, second = re.findall(r"\| Model .*?\n\n", result.stdout, re.S)[:2]
+    assert first.splitlines()[0].split("|")[1:-1] == second.splitlines()[0].split("|")[1:-1]
+    columns = [column.strip() for column in first.splitlines()[0].strip("|").split("|")]
+    assert columns == [
+        "Model", "Config", "Accuracy", "F1-score", "Inference Time (ms)", "Memory (GB)", "Training Time (s)",
+    ]  # fmt: skip
+    assert [line.split("|")[2].strip() for line in first.strip().splitlines()[2:]] == [
+        "baseline", "heads-6", "hidden-192", "layers-3",
+    ]  # fmt: skip
+    assert [line.split("|")[2].strip() for line in second.strip().splitlines()[2:]] == [
+        "heads-6",
+        "hidden-192",
+        "layers-3",
+    ]
+    assert "nan" not in first + second
+
+    again = project.run("main")
+    assert again.returncode == 0
+    assert again.stderr.count("finished already, skipped") == 7
+
+
+def test_transfer_starts_from_the_best_reduction_by_validation(project):
+    result = project.run("transfer", "model=bert", "dim=heads", "seed=7")
+    assert result.returncode == 0, result.stderr
+    (run,) = project.runs(stage="transfer", seed="7")
+    candidates = [r for r in project.runs(stage="reduce", dim="heads") if r.info.status == "FINISHED"]
+    assert len(candidates) == 2
+    best = max(candidates, key=lambda r: r.data.metrics["validation_accuracy"])
+    chosen = next(r for r in candidates if r.info.run_id == run.data.tags["source_run"])
+    assert chosen.data.metrics["validation_accuracy"] == best.data.metrics["validation_accuracy"]
+    assert run.data.tags["corpus"] == "product-reviews"
+    assert run.data.params["num_attention_heads"] == "6"
+
+
+def test_compare_reads_the_store_and_names_missing_rows(project, small_preset, tmp_path):
+    wide = small_preset("small", models=("bert", "roberta"))
+    result = project.run("compare", preset=wide)
+    assert result.returncode == 0, result.stderr
+    assert "Missing, since no finished run of it is in the store: minilm-roberta baseline on movie-snippets" in (
+        result.stdout
+    )
+    (run,) = project.runs(stage="compare")
+    mlflow.set_tracking_uri(project.env["MLFLOW_TRACKING_URI"])
+    for file in ("source_table.csv", "source_table.md", "target_table.csv", "target_table.md", "report.md"):
+        mlflow.artifacts.download_artifacts(f"runs:/{run.info.run_id}/{file}", dst_path=str(tmp_path))
+    table = pd.read_csv(tmp_path / "source_table.csv")
+    baseline = next(r for r in project.runs(stage="baseline") if r.info.status == "FINISHED")
+    assert table.loc[0, "Accuracy"] == pytest.approx(baseline.data.metrics["accuracy"])
+    assert table.loc[0, "Memory (GB)"] == pytest.approx(baseline.data.metrics["training_memory_gb"])
+
+
+def test_a_users_mistake_fails_the_run_with_one_sentence(project):
+    before = len(project.runs())
+    result = project.run("reduce", "model=bert", "dim=width")
+    assert result.returncode == 1
+    assert "Error: Unknown dim 'width'; choose one of: heads, hidden, layers." in result.stderr
+    assert "Traceback" not in result.stderr.partition("Error: Unknown dim")[0]
+    runs = project.runs()
+    assert len(runs) == before + 1
+    assert runs[0].info.status == "FAILED"
+
+
+@pytest.mark.parametrize(
+    ("parameters", "words"),
+    [
+        (["--model=albert", "--dim=hidden"], ["'albert'", "'bert', 'roberta', 'distilbert'"]),
+        (["--model=bert", "--dim=hidden", "--epoch=3", "--foo", "4"], ["Unknown parameter: epoch, foo", "epochs"]),
+        (["--model=bert", "--dim=hidden", "--epochs=abc"], ["'abc' is not a valid float"]),
+        (["--model=bert", "--dim=hidden", "--size=200"], ["size=200", "192 and 204"]),
+        (["--model=bert", "--dim=hidden", "--preset=nope"], ["'nope'", "auto, packaged, paper"]),
+        (["--model=bert", "--dim=hidden", "--precision=fp16"], ["precision=fp16 needs a CUDA GPU"]),
+    ],
+)
+def test_bad_input_is_one_sentence_and_a_failure(project, parameters, words):
+    if "--precision=fp16" in parameters and torch.cuda.is_available():
+        pytest.skip("has a GPU")
+    preset = [] if any("--preset" in word for word in parameters) else [f"--preset={project.preset}"]
+    result = project.command(
+        sys.executable, ROOT / "entry_points" / "reduce.py", *parameters, *preset, cwd=project.folder, env=project.env
+    )
+    assert result.returncode in (1, 2)
+    assert "Traceback" not in result.stderr
+    assert all(word in result.stderr for word in words), result.stderr
+
+
+def entry(project, name, *parameters, env=None):
+    words = [sys.executable, ROOT / "entry_points" / f"{name}.py", f"--preset={project.preset}", *parameters]
+    return project.command(*words, cwd=project.folder, env={**project.env, **(env or {})})
+
+
+def test_nothing_to_compare_is_one_sentence(project):
+    result = entry(project, "compare", env={"MLFLOW_EXPERIMENT_NAME": "empty"})
+    assert result.returncode == 1
+    assert "No finished run of preset=small is in this experiment" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_transfer_without_its_reduction_says_what_to_run_first(project):
+    result = entry(project, "transfer", "--model=bert", "--dim=layers", env={"MLFLOW_EXPERIMENT_NAME": "empty"})
+    assert result.returncode == 1
+    assert "first: mlflow run . -e reduce -P model=bert -P dim=layers" in result.stderr
+
+
+def test_a_dead_tracking_server_is_one_sentence(project):
+    result = entry(project, "baseline", "--model=bert", env={"MLFLOW_TRACKING_URI": "http://127.0.0.1:9"})
+    assert result.returncode == 1
+    assert "Tracking server http://127.0.0.1:9 does not answer" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_hub_checkpoint_without_a_network_is_one_sentence(project):
+    parameters = ["--model=bert", "--preset=paper", "--precision=fp32"]
+    offline = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(project.folder / "empty")}
+    words = [sys.executable, ROOT / "entry_points" / "baseline.py", *parameters]
+    result = project.command(*words, cwd=project.folder, env={**project.env, **offline})
+    assert result.returncode == 1
+    assert re.search(r"Error: (Corpus|Checkpoint) '\S+' could not be loaded", result.stderr)
+    assert "Traceback" not in result.stderr
+
+
+def test_a_full_disk_is_one_sentence(project, tmp_path):
+    full = tmp_path / "full"
+    full.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", full], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("may not mount a small file system here")
+    try:
+        result = entry(project, "baseline", "--model=bert", "--seed=9", env={"TMPDIR": str(full)})
+    finally:
+        subprocess.run(["umount", "-l", full], check=True)
+    assert result.returncode == 1
+    assert "The disk is full" in result.stderr
+    assert "Traceback" not in result.stderr
+    failed = [run for run in project.runs() if run.data.tags.get("error", "").startswith("The disk is full")]
+    assert [run.info.status for run in failed] == ["FAILED"]
+
+
+@pytest.mark.parametrize("name", ["baseline", "reduce", "transfer", "compare", "study"])
+def test_help_says_what_it_does_and_what_it_takes(project, name):
+    result = project.command(sys.executable, ROOT / "entry_points" / f"{name}.py", "--help", cwd=project.folder)
+    assert result.returncode == 0
+    assert "--preset TEXT" in result.stdout
+    if name != "compare":
+        assert "--learning_rate FLOAT" in result.stdout
+
+
+def test_presets_name_the_same_fields_as_the_entry_points():
+    fields = set(presets.FineTuning.model_fields) | set(presets.Reduction.model_fields)
+    assert {"epochs", "batch_size", "learning_rate", "max_train_examples", "max_length", "precision"} <= fields
+    assert {"keep", "size"} <= fields
+
+
+def test_no_run_is_left_running(project):
+    connection = sqlite3.connect(project.folder / "store.db")
+    assert connection.execute("select count(*) from runs where status = 'RUNNING'").fetchone() == (0,)

@@ -1,0 +1,106 @@
+"""The closed-form correction against scikit-learn, numpy and its own purpose."""
+
+import numpy as np
+import pytest
+import torch
+from oracles import inputs_of
+from sklearn.linear_model import Ridge
+
+from conftest import FAMILIES
+from encoder_reduction.presets import Reduction
+from encoder_reduction.reductions import reduce_model
+from encoder_reduction.reductions.correction import (
+    Regression,
+    correct_hidden,
+    query_key_bases,
+    value_output_bases,
+)
+from encoder_reduction.reductions.hidden import select_width, slice_width
+
+
+def tokens(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def test_regression_is_ridge_regression():
+    x, y = tokens(500, 12) + 3, tokens(500, 5, seed=1) - 1
+    y = y + x @ tokens(12, 5, seed=2)
+    regression = Regression()
+    for part in range(0, 500, 100):
+        regression.add(x[part : part + 100], y[part : part + 100])
+    weight, bias = regression.solve(torch.zeros(5, 12), ridge=0.1)
+    centred = (x - x.mean(0)).double()
+    oracle = Ridge(alpha=0.1 * centred.square().sum(0).mean().item()).fit(x.double().numpy(), y.double().numpy())
+    np.testing.assert_allclose(weight, oracle.coef_, atol=1e-4)
+    np.testing.assert_allclose(bias, oracle.intercept_, atol=1e-3)
+
+
+def test_regression_without_information_keeps_the_prior():
+    regression = Regression()
+    regression.add(torch.zeros(10, 3), torch.ones(10, 2))
+    weight, bias = regression.solve(torch.full((2, 3), 0.5))
+    assert torch.equal(weight, torch.full((2, 3), 0.5, dtype=torch.float64))
+    np.testing.assert_allclose(bias, 1.0)
+
+
+@pytest.mark.parametrize("units", [3, 8])
+def test_query_key_bases_give_the_best_products_of_that_rank(units):
+    """By Eckart and Young, no rank-r matrix is nearer to Q K^T than its truncated decomposition."""
+    query, key = tokens(60, 2, 8), tokens(60, 2, 8, seed=1)
+    for_query, for_key = query_key_bases(query, key, units)
+    for head in range(2):
+        products = (query[:, head] @ key[:, head].T).double().numpy()
+        u, s, vh = np.linalg.svd(products)
+        best = (u[:, :units] * s[:units]) @ vh[:units]
+        left, right = query[:, head].double() @ for_query[head], key[:, head].double() @ for_key[head]
+        np.testing.assert_allclose(left @ right.T, best, atol=1e-3)
+
+
+def test_value_output_bases_give_the_best_output_of_that_rank():
+    value, output = tokens(80, 2, 8), tokens(2, 8, 20, seed=1)
+    basis, weights = value_output_bases(value, output, 4)
+    for head in range(2):
+        written = (value[:, head] @ output[head]).double().numpy()
+        u, s, vh = np.linalg.svd(written, full_matrices=False)
+        best = (u[:, :4] * s[:4]) @ vh[:4]
+        np.testing.assert_allclose(value[:, head].double() @ basis[head] @ weights[head], best, atol=1e-3)
+
+
+def stream_error(model, wide, batches, channels=None):
+    """Share of the wide network's last hidden state that the reduced one misses (1 - R squared)."""
+    wanted, got = [], []
+    with torch.no_grad():
+        for batch in batches:
+            mask = batch["attention_mask"].bool()
+            wanted.append(wide.base_model(**inputs_of(batch)).last_hidden_state[mask])
+            got.append(model.base_model(**inputs_of(batch)).last_hidden_state[mask])
+    wanted, got = torch.cat(wanted), torch.cat(got)
+    wanted = wanted if channels is None else wanted[:, channels]
+    return ((got - wanted).square().sum() / (wanted - wanted.mean(0)).square().sum()).item()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    ("dim", "strategy", "criterion"), [("heads", "prune", "gradient"), ("layers", "alternate", None)]
+)
+def test_correction_brings_the_stream_back_on_unseen_text(packaged, batches, family, dim, strategy, criterion):
+    # Batches go from short to long texts: the first and the last calibrate, the middle one judges.
+    wide, seen, unseen = packaged[family][0], batches[family][::2], batches[family][1:2]
+    errors = {}
+    for correct in ("none", "least_squares"):
+        cut = Reduction(keep=0.5, strategy=strategy, criterion=criterion, correct=correct, calibration_examples=32)
+        reduced = reduce_model(wide, {dim: cut}, seen, seed=0)
+        errors[correct] = stream_error(reduced, wide, unseen)
+    assert errors["least_squares"] < 0.95 * errors["none"]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_correction_of_the_width_brings_the_kept_channels_back(packaged, batches, family):
+    wide, seen, unseen = packaged[family][0], batches[family][::2], batches[family][1:2]
+    width = select_width(wide, 192, "activation", seen, seed=0)
+    sliced = slice_width(wide, width)
+    before = stream_error(sliced, wide, unseen, width.channels)
+    corrected = correct_hidden(wide, sliced, width, seen)
+    after = stream_error(corrected, wide, unseen, width.channels)
+    assert before > 0.8
+    assert after < 0.6

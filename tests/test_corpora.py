@@ -1,0 +1,129 @@
+import os
+import subprocess
+import sys
+from itertools import combinations
+
+import pytest
+from datasets import ClassLabel, Dataset, Features, Value
+
+from encoder_reduction import corpora, packaged_text, presets
+from encoder_reduction.errors import UserError
+
+# Of train, validation and test: movies, then products.
+FINGERPRINTS = [
+    "9ab0001c6c1faa24",
+    "1df0d3560aedb21e",
+    "91e7a609ef5f4c98",
+    "de16a6bfffd26256",
+    "c5bac7fa4c04563f",
+    "98c35f64ec4f84fd",
+]
+
+
+@pytest.fixture(scope="module")
+def products():
+    return corpora.load(presets.load("packaged")[0].target)
+
+
+def normalised(data):
+    return {" ".join(text.casefold().split()) for text in data["text"]}
+
+
+def test_every_rated_text_is_in_exactly_one_split(movies, products):
+    # 10,605 snippets less 37 zero ratings less repeats; 3,708 sentences less 98 zero ratings less repeats.
+    for data, labelled in ((movies, 10_568), (products, 3_610)):
+        texts = {split: normalised(data[split]) for split in corpora.SPLITS}
+        assert all(not texts[a] & texts[b] for a, b in combinations(corpora.SPLITS, 2))
+        total = sum(len(data[split]) for split in corpora.SPLITS)
+        assert total == sum(map(len, texts.values()))
+        assert labelled - 30 <= total <= labelled
+
+
+def test_sentences_of_a_product_review_stay_together(products):
+    reviews = {split: {i.partition("_")[0] for i in products[split]["id"]} for split in corpora.SPLITS}
+    assert all(not reviews[a] & reviews[b] for a, b in combinations(corpora.SPLITS, 2))
+
+
+def test_splits_never_change(movies, products):
+    assert [corpora.fingerprint(data[split]) for data in (movies, products) for split in corpora.SPLITS] == FINGERPRINTS
+
+
+def test_the_label_is_the_sign_of_the_rating():
+    rows = packaged_text.parse(["1\t-0.5\tbad", "2\t0.0\tneither", "3\t2\tgood", "4\t1\tGood "])
+    assert rows == [("1", "bad", 0), ("3", "good", 1)]
+
+
+def test_a_subset_is_stratified_shuffled_and_repeatable():
+    data = Dataset.from_dict({"text": list(map(str, range(1000))), "label": [0] * 500 + [1] * 500})
+    chosen = corpora.draw(data, 100, seed=3)
+    assert sum(chosen["label"]) == 50
+    assert chosen["label"] != sorted(chosen["label"])
+    assert chosen["text"] == corpora.draw(data, 100, seed=3)["text"]
+    assert chosen["text"] != corpora.draw(data, 100, seed=4)["text"]
+    assert corpora.draw(data, 5000, seed=3)["text"] == data["text"]
+
+
+def sorted_corpus(folder, labels=(0, 1), rows=200):
+    """A corpus as the hub serves it: parquet files, sorted by label, no validation split."""
+    features = Features({"text": Value("string"), "label": Value("int64")})
+    for split in ("train", "test"):
+        values = [label for label in labels for _ in range(rows // max(len(labels), 1))]
+        texts = [f"{split} text {index}" for index in range(len(values))]
+        Dataset.from_dict({"text": texts, "label": values}, features=features).to_parquet(folder / f"{split}.parquet")
+    return presets.Corpus(name="local", source=str(folder), validation_examples=20)
+
+
+def test_validation_is_carved_from_train_stratified_and_the_same_every_time(tmp_path):
+    corpus = sorted_corpus(tmp_path)
+    data = corpora.load(corpus)
+    assert {split: len(data[split]) for split in data} == {"train": 180, "validation": 20, "test": 200}
+    assert sum(data["validation"]["label"]) == 10
+    assert not set(data["train"]["text"]) & set(data["validation"]["text"])
+    assert data["validation"]["text"] == corpora.load(corpus)["validation"]["text"]
+    assert isinstance(data["train"].features["label"], ClassLabel)
+
+
+@pytest.mark.parametrize(
+    ("labels", "words"), [((), "corresponds to no data"), ((1,), "labels [1]"), ((0, 1, 2), "labels [0, 1, 2]")]
+)
+def test_an_unusable_corpus_is_one_sentence(tmp_path, labels, words):
+    with pytest.raises(UserError) as error:
+        corpora.load(sorted_corpus(tmp_path, labels))
+    assert words in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_unknown_corpora_name_what_is_allowed():
+    with pytest.raises(UserError, match="'films'; choose one of: movies, products"):
+        corpora.load(presets.Corpus(name="x", source="packaged:films"))
+
+
+def fetch(cache, **env):
+    code = "from encoder_reduction import packaged_text; print(packaged_text.cached_folder())"
+    environment = {**os.environ, "PYTHONPATH": "src", packaged_text.CACHE_VARIABLE: str(cache), **env}
+    return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+
+
+@pytest.mark.slow
+def test_the_text_is_fetched_once_and_then_used_offline(tmp_path):
+    offline = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(tmp_path)}
+    refused = fetch(tmp_path / "cache", **offline)
+    assert refused.returncode == 1
+    assert "UserError: vaderSentiment==3.3.2 could not be fetched with pip" in refused.stderr
+    assert fetch(tmp_path / "cache").returncode == 0
+    again = fetch(tmp_path / "cache", **offline)
+    assert again.returncode == 0
+    assert "Fetching" not in again.stderr
+
+
+def test_another_archive_than_the_pinned_one_is_refused(monkeypatch):
+    monkeypatch.setattr(packaged_text, "SHA256", "0" * 64)
+    with pytest.raises(UserError, match="where 0000"):
+        packaged_text._fetch()
+
+
+def test_a_cache_that_cannot_be_written_is_one_sentence(monkeypatch, tmp_path):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv(packaged_text.CACHE_VARIABLE, str(tmp_path / "file"))
+    with pytest.raises(UserError, match=packaged_text.CACHE_VARIABLE):
+        packaged_text.cached_folder()

@@ -1,0 +1,106 @@
+import pytest
+import yaml
+
+from encoder_reduction import presets
+from encoder_reduction.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def packaged():
+    return presets.load("packaged")[0]
+
+
+def test_paper_preset_is_the_customers_plan():
+    paper, _ = presets.load("paper")
+    assert {key: model.source for key, model in paper.models.items()} == {
+        "bert": "google-bert/bert-base-uncased",
+        "roberta": "FacebookAI/roberta-base",
+        "distilbert": "distilbert/distilbert-base-uncased",
+    }
+    assert (paper.source.source, paper.target.source) == ("stanfordnlp/imdb", "fancyzhx/yelp_polarity")
+    training = paper.fine_tuning
+    assert (training.batch_size, training.epochs, training.learning_rate) == (16, 3, 5e-5)
+    assert (training.precision, training.max_length) == ("fp16", 512)
+    assert (paper.transfer.learning_rate, paper.transfer.epochs, paper.transfer.max_length) == (2e-5, 1, 512)
+    assert all(reduction.keep == 0.5 for reduction in paper.reductions.values())
+
+
+def test_auto_says_what_it_chose_and_why(monkeypatch):
+    for gpu, name in ((True, "paper"), (False, "packaged")):
+        monkeypatch.setattr("torch.cuda.is_available", lambda gpu=gpu: gpu)
+        preset, line = presets.load("auto")
+        assert preset.name == name
+        assert name in line
+        assert "CUDA GPU is" in line
+
+
+def test_transfer_states_only_what_differs(packaged):
+    assert packaged.transfer.batch_size == packaged.fine_tuning.batch_size
+    assert packaged.transfer.learning_rate != packaged.fine_tuning.learning_rate
+
+
+def test_overrides_reach_the_section_they_name(packaged):
+    plan = packaged.plan(
+        "reduce", "bert", "hidden", {"learning_rate": "2e-5", "keep": "0.25", "seed": 7, "epochs": None}
+    )
+    assert plan.fine_tuning.learning_rate == 2e-5
+    assert plan.fine_tuning.epochs == packaged.fine_tuning.epochs
+    assert plan.reductions["hidden"].keep == 0.25
+    assert plan.seed == 7
+
+
+def test_several_dimensions_share_what_applies_to_them(packaged):
+    plan = packaged.plan("reduce", "bert", "heads+layers", {"strategy": "influence"})
+    assert plan.reductions["layers"].strategy == "influence"
+    assert plan.reductions["heads"].strategy == packaged.reductions["heads"].strategy
+    assert plan.dim == "heads+layers"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("reduce", "albert", "hidden", {}), ["'albert'", "bert, roberta, distilbert"]),
+        (("reduce", "bert", "width", {}), ["'width'", "heads, hidden, layers"]),
+        (("reduce", "bert", "hidden", {"epoch": 2, "foo": 1}), ["epoch, foo", "epochs", "learning_rate"]),
+        (("baseline", "bert", None, {"keep": 0.5}), ["keep", "this run takes"]),
+        (("reduce", "bert", "hidden", {"epochs": -1, "batch_size": "a"}), ["epochs=-1", "batch_size=a"]),
+        (("reduce", "bert", "hidden", {"keep": 1.5}), ["keep=1.5", "less than or equal to 1"]),
+        (("reduce", "bert", "layers", {"criterion": "gradient"}), ["criterion=gradient", "dim=layers"]),
+        (("reduce", "bert", "heads", {"strategy": "alternate"}), ["'alternate'", "prune, regroup"]),
+        (("reduce", "bert", "heads+layers", {"size": 6}), ["size=6", "heads+layers"]),
+    ],
+)
+def test_a_bad_request_is_one_sentence(packaged, arguments, words):
+    with pytest.raises(UserError) as error:
+        packaged.plan(*arguments)
+    message = str(error.value)
+    assert "\n" not in message
+    assert all(word in message for word in words), message
+
+
+def test_a_users_file_is_checked_as_a_whole(tmp_path):
+    values = yaml.safe_load((presets.PRESETS / "packaged.yaml").read_text())
+    values["seeds"] = []
+    values["fine_tuning"]["batch"] = values["fine_tuning"].pop("batch_size")
+    values["surplus"] = 1
+    path = tmp_path / "my.yaml"
+    path.write_text(yaml.safe_dump(values))
+    with pytest.raises(UserError) as error:
+        presets.load(str(path))
+    for word in (
+        "my.yaml",
+        "seeds",
+        "'fine_tuning.batch_size' is missing",
+        "unknown key 'fine_tuning.batch'",
+        "surplus",
+    ):
+        assert word in str(error.value)
+
+
+def test_an_unknown_preset_names_those_that_exist(tmp_path):
+    with pytest.raises(UserError, match="'papr' does not exist; choose auto, packaged, paper"):
+        presets.load("papr")
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("a: [")
+    with pytest.raises(UserError, match="not valid YAML"):
+        presets.load(str(broken))

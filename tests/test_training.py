@@ -1,0 +1,84 @@
+import copy
+
+import numpy as np
+import pytest
+import torch
+
+from encoder_reduction import corpora, presets
+from encoder_reduction.errors import UserError, explain
+from encoder_reduction.training import FineTuner, resolve_precision, tokenise
+
+
+@pytest.fixture(scope="module")
+def tokenised(packaged, movies):
+    _, tokenizer = packaged["bert"]
+    return {split: tokenise(corpora.draw(movies[split], 48, seed=0), tokenizer, 64) for split in corpora.SPLITS}
+
+
+def fine_tune(packaged, tokenised, seed, **changed):
+    model, tokenizer = packaged["bert"]
+    settings = presets.load("packaged")[0].fine_tuning.model_copy(update={"epochs": 2.0, **changed})
+    points = []
+    tuner = FineTuner(
+        copy.deepcopy(model), tokenizer, settings, seed, lambda values, step: points.append((step, values)), False
+    )
+    training = tuner.train(tokenised["train"], tokenised["validation"])
+    ids = [str(index) for index in range(len(tokenised["test"]))]
+    return training, tuner.evaluate(tokenised["test"], ids), points
+
+
+def test_the_same_seed_gives_the_same_model_bit_for_bit(packaged, tokenised):
+    first, again = (fine_tune(packaged, tokenised, seed=5) for _ in range(2))
+    assert first[1].predictions.equals(again[1].predictions)
+    assert first[2] == again[2]
+    other = fine_tune(packaged, tokenised, seed=6)
+    assert not first[1].predictions.equals(other[1].predictions)
+
+
+def test_the_kept_weights_are_those_of_the_best_validation_epoch(packaged, tokenised):
+    training, _, points = fine_tune(packaged, tokenised, seed=5)
+    accuracies = [values["validation_accuracy"] for _, values in points if "validation_accuracy" in values]
+    assert len(accuracies) == 2
+    assert training.validation_accuracy == max(accuracies)
+    assert training.steps == 6
+    losses = [values for _, values in points if "train_loss" in values]
+    assert [set(values) for values in losses] == [{"train_loss", "learning_rate"}] * 6
+
+
+def test_predictions_keep_the_order_of_the_split(packaged, tokenised):
+    model, tokenizer = packaged["bert"]
+    settings = presets.load("packaged")[0].fine_tuning
+    tuner = FineTuner(model, tokenizer, settings, 1, lambda values, step: None, False)
+    ids = [str(index) for index in range(len(tokenised["test"]))]
+    result = tuner.evaluate(tokenised["test"], ids).predictions
+    assert result["id"].tolist() == ids
+    assert result["label"].tolist() == tokenised["test"]["labels"][:]
+    one = torch.tensor([tokenised["test"][7]["input_ids"]])
+    with torch.no_grad():
+        expected = model.eval()(input_ids=one).logits.softmax(-1)[0, 1].item()
+    assert result["score"][7] == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(packaged, tokenised):
+    model, tokenizer = packaged["bert"]
+    broken = copy.deepcopy(model)
+    with torch.no_grad():
+        broken.classifier.weight.fill_(np.inf)
+    settings = presets.load("packaged")[0].fine_tuning
+    tuner = FineTuner(broken, tokenizer, settings, 1, lambda values, step: None, False)
+    with pytest.raises(UserError, match=r"training loss became nan at step 1; lower learning_rate"):
+        tuner.train(tokenised["train"], tokenised["validation"])
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="has a GPU")
+def test_fp16_without_a_gpu_is_refused():
+    with pytest.raises(UserError, match="precision=fp16 needs a CUDA GPU"):
+        resolve_precision("fp16")
+    assert resolve_precision("auto") in ("fp32", "bf16")
+
+
+def test_a_full_disk_is_one_sentence():
+    with pytest.raises(OSError, match="No space left") as error, open("/dev/full", "w") as full:
+        full.write("x" * 100_000)
+    assert explain(error.value).startswith("The disk is full")
+    assert explain(ValueError("a bug")) is None
