@@ -29,8 +29,7 @@ def load(corpus: Corpus) -> DatasetDict:
         UserError: it cannot be found or fetched, a split is empty, or its labels are not two classes.
     """
     kind, _, name = corpus.source.partition(":")
-    splits = packaged_text.load(name) if kind == "packaged" else _from_hub(corpus)
-    data = DatasetDict({split: _dataset(splits[split]) for split in SPLITS}) if isinstance(splits, dict) else splits
+    data = _from_package(name) if kind == "packaged" else _from_hub(corpus)
     for split in SPLITS:
         _check(corpus.name, split, data[split])
     return data
@@ -60,6 +59,11 @@ def fingerprint(*datasets: Dataset) -> str:
                 digest.update(b"\x1e")
         digest.update(b"\x1d")
     return digest.hexdigest()[:16]
+
+
+def _from_package(name: str) -> DatasetDict:
+    splits = packaged_text.load(name)
+    return DatasetDict({split: _dataset(splits[split]) for split in SPLITS})
 
 
 def _from_hub(corpus: Corpus) -> DatasetDict:

@@ -263,7 +263,8 @@ def test_a_full_disk_is_one_sentence(project, tmp_path):
     if mounted.returncode:
         pytest.skip("may not mount a small file system here")
     try:
-        result = entry(project, "baseline", "--model=bert", "--seed=9", env={"TMPDIR": str(full)})
+        env = {"TMPDIR": str(full), "MLFLOW_EXPERIMENT_NAME": EXPERIMENT}
+        result = entry(project, "baseline", "--model=bert", env=env)
     finally:
         subprocess.run(["umount", "-l", full], check=True)
     assert result.returncode == 1
