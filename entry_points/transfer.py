@@ -22,13 +22,12 @@ def main(model: str, dim: str, preset: str, rerun: bool, **settings: object) -> 
     chosen = cli.load_preset(preset)
     plans = chosen.transfers(model, dim, settings)
 
-    from encoder_reduction import runs, study, tracking
+    from encoder_reduction import runs, study
 
     if len(plans) > 1:
         study.run_transfers(plans, rerun, cli.say)
-        return
-    experiment_id = tracking.current_experiment()
-    cli.report(runs.execute(plans[0], source_run=runs.best_source_run(experiment_id, plans[0])))
+    else:
+        cli.report(runs.execute(plans[0]))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from .errors import UserError, explain
-from .presets import MODELS, FineTuning, Preset, Profiling, Reduction, load
+from .presets import MODELS, Distillation, FineTuning, Preset, Profiling, Reduction, load
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -67,7 +67,7 @@ def setting_options(*sections: type[BaseModel]) -> Decorator:
 
 
 run_options = setting_options(FineTuning, Profiling)
-reduction_options = setting_options(Reduction)
+reduction_options = setting_options(Reduction, Distillation)
 
 
 def load_preset(name: str) -> Preset:
@@ -105,7 +105,7 @@ def _type(field: FieldInfo) -> Any:
     for candidate in (field.annotation, *get_args(field.annotation)):
         if get_origin(candidate) is Literal:
             return click.Choice(get_args(candidate))
-        if candidate in (int, float):
+        if candidate in (bool, int, float):
             return candidate
     return str
 

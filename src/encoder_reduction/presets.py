@@ -91,6 +91,14 @@ class Reduction(_Section):
     calibration_examples: int = Field(gt=0, description="training texts that criteria and correction look at")
 
 
+class Distillation(_Section):
+    """Whether and how a reduced model learns from the baseline of its model and corpus."""
+
+    distill: bool = Field(description="learn from the finished baseline run as well as from the labels")
+    temperature: float = Field(gt=0, description="softens the logits of teacher and student")
+    distill_weight: float = Field(ge=0, le=1, description="share of the teacher in the loss")
+
+
 class Profiling(_Section):
     """How long measurements may take and how sure they must be."""
 
@@ -110,6 +118,7 @@ class RunPlan(_Section):
     corpus: Corpus
     fine_tuning: FineTuning
     reductions: dict[Dimension, Reduction] = {}
+    distillation: Distillation | None = Field(None, description="only where the run distils")
     profiling: Profiling
     seed: int
 
@@ -130,6 +139,7 @@ class Preset(_Section):
     fine_tuning: FineTuning
     transfer: FineTuning
     reductions: dict[Dimension, Reduction]
+    distillation: Distillation
     profiling: Profiling
 
     @model_validator(mode="before")
@@ -167,11 +177,12 @@ class Preset(_Section):
             _one_of("dim", name, tuple(self.reductions))
         sections: dict[str, type[BaseModel]] = {"fine_tuning": FineTuning, "profiling": Profiling}
         if dims and stage == "reduce":
-            sections["reduction"] = Reduction
+            sections |= {"reduction": Reduction, "distillation": Distillation}
         _refuse_unknown(given, {"seed", *(f for s in sections.values() for f in s.model_fields)})
         fine_tuning = self.transfer if stage == "transfer" else self.fine_tuning
         if "size" in given and len(dims) > 1:
             raise UserError(f"size={given['size']} is ambiguous for dim={dim}: give keep, or reduce one dimension.")
+        distillation = _updated(self.distillation, given)
         return _validated(
             RunPlan,
             stage=stage,
@@ -181,6 +192,7 @@ class Preset(_Section):
             corpus=self.target if stage == "transfer" else self.source,
             fine_tuning=_updated(fine_tuning, given),
             reductions={name: _reduction(name, self.reductions[name], given, dims) for name in dims},
+            distillation=distillation if stage == "reduce" and distillation.distill else None,
             profiling=_updated(self.profiling, given),
             seed=given.get("seed", self.seeds[0]),
         )
@@ -219,11 +231,6 @@ def load(name: str) -> tuple[Preset, str]:
         raise UserError(f"Preset {path} must be a mapping with the sections of presets/packaged.yaml.")
     preset = _validated(Preset, where=f"Preset {path.name}: ", **values)
     return preset, f"Preset '{preset.name}' ({why})."
-
-
-def fields() -> dict[str, type[BaseModel]]:
-    """Every field that a run may override, with the section it belongs to."""
-    return {name: section for section in (FineTuning, Reduction, Profiling) for name in section.model_fields}
 
 
 def _reduction(dim: Dimension, default: Reduction, given: Mapping[str, Any], dims: list[str]) -> Reduction:

@@ -7,7 +7,7 @@ import torch
 from datasets import Dataset, DatasetDict
 from transformers import DataCollatorWithPadding, PreTrainedModel, PreTrainedTokenizerBase
 
-from . import calibration, checkpoints, corpora, fingerprints, tracking
+from . import calibration, checkpoints, corpora, distillation, fingerprints, tracking
 from .architectures import sizes_of
 from .errors import UserError
 from .evaluation import Evaluation
@@ -30,7 +30,6 @@ class Outcome:
 def execute(
     plan: RunPlan,
     *,
-    source_run: str | None = None,
     parent: str | None = None,
     experiment_id: str | None = None,
     progress: bool = True,
@@ -39,7 +38,6 @@ def execute(
 
     Args:
         plan: what to do.
-        source_run: for a transfer, the run whose model is adapted.
         parent: the study's run, if this run is part of one.
         experiment_id: where a new run goes.
         progress: show progress bars.
@@ -48,6 +46,7 @@ def execute(
         UserError: anything that the user can mend; the run is then marked FAILED.
     """
     with tracking.open_run(parent, experiment_id) as run:
+        source_run = find_source(run.experiment_id, plan)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         settings = plan.fine_tuning
         precision = resolve_precision(settings.precision)
@@ -62,7 +61,9 @@ def execute(
         tags = describe(plan, model, data, device, source_run)
         run.describe(name, tags, flat_params(plan, model) | {"resolved_precision": precision})
 
-        tuner = FineTuner(model, tokenizer, settings, plan.seed, run.point, progress)
+        if plan.distillation:
+            tokenised["train"] = learn_from(source_run, tokenised["train"], settings, data["train"])
+        tuner = FineTuner(model, tokenizer, settings, plan.seed, run.point, progress, plan.distillation)
         with peak_memory(device) as training_memory:
             training = tuner.train(tokenised["train"], tokenised["validation"])
         test = tuner.evaluate(tokenised["test"], data["test"]["id"])
@@ -89,7 +90,7 @@ def draw_splits(plan: RunPlan) -> DatasetDict:
 
 def load_model(plan: RunPlan, source_run: str | None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The plan's checkpoint, or the model of the run that a transfer starts from."""
-    if source_run is None:
+    if plan.stage != "transfer":
         return checkpoints.load(plan.checkpoint, plan.seed)
     with tracking.downloaded_model(source_run) as folder:
         return checkpoints.load_folder(folder)
@@ -107,6 +108,19 @@ def reduce(
         examples = max(reduction.calibration_examples for reduction in asking)
         batches = calibration.batches(train, tokenizer, examples, plan.seed, model.device)
     return reduce_model(model, plan.reductions, batches, plan.seed)
+
+
+def learn_from(teacher_run: str, tokenised: Dataset, settings: FineTuning, train: Dataset) -> Dataset:
+    """The tokenised training split with the logits of a baseline run beside it, computed once and cached."""
+    fingerprint = corpora.fingerprint(train)
+    logits = distillation.cached_logits(teacher_run, fingerprint)
+    if logits is None:
+        with tracking.downloaded_model(teacher_run) as folder:
+            model, tokenizer = checkpoints.load_folder(folder)
+        teacher = FineTuner(model, tokenizer, settings, seed=0, on_log=lambda values, step: None)
+        logits = teacher.logits(tokenised)
+        distillation.cache_logits(teacher_run, fingerprint, logits)
+    return distillation.with_teacher(tokenised, logits)
 
 
 def profile(
@@ -199,6 +213,7 @@ def describe(
         "dim": plan.dim,
         "config": config_name(plan, model),
         "seed": str(plan.seed),
+        "distilled": str(plan.distillation is not None).lower(),
         "device": fingerprints.device_name(),
         "memory_kind": "gpu" if device.type == "cuda" else "resident",
         "fingerprint": fingerprints.of_plan(plan, source_run),
@@ -217,6 +232,7 @@ def flat_params(plan: RunPlan, model: PreTrainedModel) -> dict[str, object]:
     sizes = sizes_of(model)
     params: dict[str, object] = {"model": plan.model, "dim": plan.dim, "seed": plan.seed}
     params |= plan.fine_tuning.model_dump() | plan.profiling.model_dump()
+    params |= plan.distillation.model_dump() if plan.distillation else {}
     if plan.stage == "reduce":
         for dim, reduction in plan.reductions.items():
             prefix = f"{dim}." if len(plan.reductions) > 1 else ""
@@ -231,18 +247,22 @@ def flat_params(plan: RunPlan, model: PreTrainedModel) -> dict[str, object]:
     return {key: value for key, value in params.items() if value is not None}
 
 
-def best_source_run(experiment_id: str, plan: RunPlan) -> str:
-    """The run that a transfer of one dimension starts from: the best by validation accuracy.
+def find_source(experiment_id: str, plan: RunPlan) -> str | None:
+    """The finished run that a plan builds on, the best by validation accuracy; ``None`` if it needs none.
 
-    Only finished runs of the same preset and model count, and no controls trained from random weights.
+    A transfer starts from a reduction of its model and dimension (from the baseline where the dimension
+    is ``none``), a distillation learns from the baseline. Runs count that used the same preset; controls
+    from random weights and distilled models do not.
 
     Raises:
-        UserError: there is none yet.
+        UserError: there is no such run yet.
     """
-    stage, dim = ("baseline", "none") if plan.dim == "none" else ("reduce", plan.dim)
+    if plan.stage != "transfer" and plan.distillation is None:
+        return None
+    baseline = plan.distillation is not None or plan.dim == "none"
+    stage, dim = ("baseline", "none") if baseline else ("reduce", plan.dim)
     found = tracking.finished_runs(experiment_id, stage=stage, model=plan.model, preset=plan.preset, dim=dim)
-    if "init" in found:
-        found = found[found["init"].ne("random")]
+    found = tracking.without_controls(found)
     if found.empty:
         command = f"mlflow run . -e {stage} -P model={plan.model}" + (f" -P dim={dim}" if dim != "none" else "")
         raise UserError(

@@ -92,7 +92,7 @@ class Launcher:
             self._count += 1
             label = f"[{self._count:>2}/{self._total}] {plan.stage:<8} {plan.model:<10} {plan.dim:<6} seed {plan.seed}"
             try:
-                source = None if plan.stage != "transfer" else runs.best_source_run(self._study.experiment_id, plan)
+                source = runs.find_source(self._study.experiment_id, plan)
                 fingerprint = fingerprints.of_plan(plan, source)
                 done = tracking.finished_runs(self._study.experiment_id, fingerprint=fingerprint)
                 if not done.empty and not self._rerun:
@@ -100,7 +100,7 @@ class Launcher:
                     continue
                 self._say(f"{label}  ...")
                 started = time.monotonic()
-                outcome = self._in_fresh_process(plan, source)
+                outcome = self._in_fresh_process(plan)
                 accuracy, seconds = outcome.metrics["accuracy"], time.monotonic() - started
                 self._say(f"{label}  accuracy {accuracy:.3f}, {seconds:.0f} s")
             except Exception as error:
@@ -119,9 +119,9 @@ class Launcher:
                 " Start the same command again: what is finished is skipped."
             )
 
-    def _in_fresh_process(self, plan: RunPlan, source: str | None) -> runs.Outcome:
+    def _in_fresh_process(self, plan: RunPlan) -> runs.Outcome:
         receiver, sender = self._context.Pipe(duplex=False)
-        arguments = (sender, plan, source, self._study.run_id, self._study.experiment_id, tracking.store_uri())
+        arguments = (sender, plan, self._study.run_id, self._study.experiment_id, tracking.store_uri())
         process = self._context.Process(target=_execute, args=arguments)
         process.start()
         sender.close()
@@ -152,13 +152,11 @@ def _process_context() -> multiprocessing.context.BaseContext:
     return context
 
 
-def _execute(
-    sender: Connection, plan: RunPlan, source: str | None, parent: str, experiment_id: str, store: str
-) -> None:
+def _execute(sender: Connection, plan: RunPlan, parent: str, experiment_id: str, store: str) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     tracking.use_store(store)
     try:
-        sender.send(runs.execute(plan, source_run=source, parent=parent, experiment_id=experiment_id))
+        sender.send(runs.execute(plan, parent=parent, experiment_id=experiment_id))
     except Exception as error:
         sentence = explain(error)
         if sentence is None:

@@ -193,6 +193,14 @@ def finished_runs(experiment_id: str, **tags: str) -> pd.DataFrame:
             return pd.DataFrame(rows, columns=None if rows else ["run_id", "name", "start_time"])
 
 
+def without_controls(found: pd.DataFrame) -> pd.DataFrame:
+    """Runs without controls from random weights and without distilled models, which are never mixed in."""
+    for column, value in (("init", "random"), ("distilled", "true")):
+        if column in found:
+            found = found[found[column].ne(value)]
+    return found
+
+
 @contextmanager
 def downloaded_model(run_id: str) -> Iterator[Path]:
     """The Hugging Face folder of the model that a run has logged.

@@ -3,13 +3,15 @@
 import math
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
 import torch
 from datasets import Dataset
+from torch.utils.data import Sampler
 from transformers import (
     DataCollatorWithPadding,
     PreTrainedModel,
@@ -20,10 +22,12 @@ from transformers import (
     TrainerCallback,
     TrainingArguments,
 )
+from transformers.trainer_pt_utils import LengthGroupedSampler
 
+from . import distillation
 from .errors import UserError
 from .evaluation import Evaluation, evaluation, score
-from .presets import FineTuning
+from .presets import Distillation, FineTuning
 
 OnLog = Callable[[dict[str, float], int], None]
 
@@ -91,10 +95,14 @@ class FineTuner:
         seed: int,
         on_log: OnLog,
         progress: bool = True,
+        teaching: Distillation | None = None,
     ) -> None:
         self._model, self._tokenizer = model, tokenizer
         self._settings, self._seed, self._on_log, self._progress = settings, seed, on_log, progress
-        self._collator = DataCollatorWithPadding(tokenizer)
+        self._teaching = teaching
+        pad = DataCollatorWithPadding(tokenizer)
+        # Lengths are for the sampler alone.
+        self._collator = lambda rows: pad([{k: v for k, v in row.items() if k != "length"} for row in rows])
 
     def train(self, train: Dataset, validation: Dataset) -> Training:
         """Fine-tune on tokenised splits; the model keeps the weights of its best validation epoch."""
@@ -116,12 +124,15 @@ class FineTuner:
 
     def evaluate(self, tokenised: Dataset, ids: list[str]) -> Evaluation:
         """Score a tokenised split; predictions come in its order."""
+        return evaluation(ids, self.logits(tokenised), np.asarray(tokenised["labels"]))
+
+    def logits(self, tokenised: Dataset) -> np.ndarray:
+        """Logits ``(examples, classes)`` of a tokenised split, in its order."""
         # Computed with texts of a length side by side, which halves the padding.
         order = np.argsort(tokenised["length"], kind="stable")
         with tempfile.TemporaryDirectory(prefix="encoder-reduction-") as folder:
             output = self._trainer(folder).predict(tokenised.select(order))
-        back = np.argsort(order)
-        return evaluation(ids, output.predictions[back], output.label_ids[back])
+        return output.predictions[np.argsort(order)]
 
     def _trainer(
         self,
@@ -151,6 +162,7 @@ class FineTuner:
             eval_strategy="epoch" if train else "no",
             save_strategy="best" if train else "no",
             metric_for_best_model="accuracy",
+            remove_unused_columns=False,  # teacher logits are no argument of the model
             load_best_model_at_end=bool(train),
             save_only_model=True,
             save_total_limit=1,
@@ -161,7 +173,8 @@ class FineTuner:
             dataloader_pin_memory=torch.cuda.is_available(),
             seed=self._seed,
         )
-        trainer = Trainer(
+        trainer = _Trainer(
+            self._teaching,
             model=self._model,
             args=arguments,
             train_dataset=train,
@@ -176,6 +189,52 @@ class FineTuner:
         if self._progress:
             trainer.add_callback(_Progress)
         return trainer
+
+
+class _Trainer(Trainer):
+    """The Trainer, with the teacher's share in the loss of batches that carry its logits."""
+
+    def __init__(self, teaching: Distillation | None, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self._teaching = teaching
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
+        sampler = super()._get_train_sampler(train_dataset)
+        return _ShuffledBatches(sampler) if isinstance(sampler, LengthGroupedSampler) else sampler
+
+    def compute_loss(
+        self, model: torch.nn.Module, inputs: dict[str, Any], return_outputs: bool = False, **ignored: Any
+    ) -> Any:
+        """The loss against the labels, and against the teacher where there is one."""
+        teacher = inputs.pop(distillation.TEACHER_LOGITS, None)
+        outputs = model(**inputs)
+        loss = outputs.loss
+        if teacher is not None:
+            settings = self._teaching
+            loss = distillation.loss(loss, outputs.logits, teacher, settings.temperature, settings.distill_weight)
+        return (loss, outputs) if return_outputs else loss
+
+
+class _ShuffledBatches(Sampler):
+    """Batches grouped by length, in random order.
+
+    The Trainer's own sampler goes from long to short texts again and again, so that every epoch ends
+    on the shortest ones; with few steps that costs accuracy.
+    """
+
+    def __init__(self, grouped: LengthGroupedSampler) -> None:
+        self._grouped = grouped
+
+    def __len__(self) -> int:
+        return len(self._grouped)
+
+    def __iter__(self) -> Iterator[int]:
+        indices, size = list(self._grouped), self._grouped.batch_size
+        batches = [indices[start : start + size] for start in range(0, len(indices), size)]
+        # The incomplete batch stays last, or all batches after it would be shifted.
+        whole = len(indices) // size
+        order = [*torch.randperm(whole, generator=self._grouped.generator).tolist(), *range(whole, len(batches))]
+        return chain.from_iterable(batches[index] for index in order)
 
 
 class _Progress(ProgressCallback):

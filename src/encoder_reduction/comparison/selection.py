@@ -4,6 +4,7 @@ import pandas as pd
 
 from ..errors import UserError
 from ..presets import DIMENSIONS, MODELS, Preset
+from ..tracking import without_controls
 
 METRICS = (
     "parameters",
@@ -19,7 +20,7 @@ _CONFIGURATION = ["stage", "model", "checkpoint", "dim", "config", "plan_fingerp
 
 
 def latest_runs(runs: pd.DataFrame, preset: str) -> pd.DataFrame:
-    """The runs that count: of each plan and seed the latest finished one; controls stay out.
+    """The runs that count: of each plan and seed the latest finished one; controls and distilled models stay out.
 
     Raises:
         UserError: no run is left.
@@ -31,9 +32,9 @@ def latest_runs(runs: pd.DataFrame, preset: str) -> pd.DataFrame:
             f"No finished run of preset={preset} is in this experiment: start the study, or name the experiment"
             " that has the runs with --experiment-name, or the tracking server in MLFLOW_TRACKING_URI."
         )
-    if "init" in runs:
-        runs = runs[runs["init"].ne("random")]
-    return runs.sort_values("start_time", ascending=False).drop_duplicates(["plan_fingerprint", "seed"])
+    return (
+        without_controls(runs).sort_values("start_time", ascending=False).drop_duplicates(["plan_fingerprint", "seed"])
+    )
 
 
 def best_configurations(runs: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
