@@ -3,10 +3,11 @@ import copy
 import numpy as np
 import pytest
 import torch
+from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from encoder_reduction import corpora, presets
 from encoder_reduction.errors import UserError, explain
-from encoder_reduction.training import FineTuner, resolve_precision, tokenise
+from encoder_reduction.training import FineTuner, _ShuffledBatches, resolve_precision, tokenise
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +44,18 @@ def test_the_kept_weights_are_those_of_the_best_validation_epoch(packaged, token
     assert training.steps == 6
     losses = [values for _, values in points if "train_loss" in values]
     assert [set(values) for values in losses] == [{"train_loss", "learning_rate"}] * 6
+
+
+def test_every_example_is_seen_once_in_batches_of_similar_length():
+    lengths = np.random.default_rng(0).integers(5, 60, 210).tolist()
+    grouped = LengthGroupedSampler(16, lengths=lengths, generator=torch.Generator().manual_seed(1))
+    order = list(_ShuffledBatches(grouped))
+    assert sorted(order) == list(range(210))
+    batches = [[lengths[index] for index in order[start : start + 16]] for start in range(0, 208, 16)]
+    spread = np.mean([max(batch) - min(batch) for batch in batches])
+    assert spread < 25
+    longest = [max(batch) for batch in batches]
+    assert longest != sorted(longest, reverse=True)
 
 
 def test_predictions_keep_the_order_of_the_split(packaged, tokenised):

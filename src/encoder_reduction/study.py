@@ -128,13 +128,15 @@ class Launcher:
         try:
             answer = receiver.recv()
         except EOFError as error:
+            tracking.fail_unfinished(self._study)
             raise UserError(
                 "The process of this run was killed, most likely for want of memory: give a smaller batch_size,"
                 " or start the study again, which continues here."
             ) from error
+        except BaseException:
+            process.terminate()  # This process was told to stop; the run then ends in order, as KILLED.
+            raise
         finally:
-            # Still alive only if this process was told to stop: the run then ends in order, as KILLED.
-            process.terminate()
             process.join()
         if isinstance(answer, BaseException):
             raise answer

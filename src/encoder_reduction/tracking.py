@@ -1,6 +1,7 @@
 """Everything this project says to MLflow and asks of it; no other module imports mlflow."""
 
 import os
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
@@ -13,6 +14,7 @@ from typing import Any
 import mlflow
 import pandas as pd
 from matplotlib.figure import Figure
+from mlflow.entities import Metric
 from mlflow.exceptions import MlflowException
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -24,6 +26,7 @@ _SERVED_MODEL = Path(__file__).with_name("served_model.py")
 _MODEL_REQUIREMENTS = ("mlflow", "torch", "transformers", "pandas")
 _HEALTH_TIMEOUT = 5
 _SYSTEM_METRICS_SECONDS = 5
+_SENDING_SECONDS = 10
 _PAGE = 1000
 _TAG_LENGTH = 5000
 
@@ -35,6 +38,8 @@ class Run:
         self.run_id = run_id
         self.experiment_id = experiment_id
         self._client = mlflow.MlflowClient()
+        self._points: list[Metric] = []
+        self._sent = time.time()
 
     def describe(self, name: str, tags: Mapping[str, Any], params: Mapping[str, Any]) -> None:
         """Give the run its name, tags and parameters.
@@ -55,8 +60,17 @@ class Run:
         mlflow.log_metrics(dict(values))
 
     def point(self, values: Mapping[str, float], step: int) -> None:
-        """Log a point of a curve, without making the training wait for the store."""
-        mlflow.log_metrics(dict(values), step=step, synchronous=False)
+        """Log a point of a curve; points are sent together every few seconds, and when the run ends."""
+        now = time.time()
+        self._points += [Metric(key, value, int(now * 1000), step) for key, value in values.items()]
+        if now - self._sent > _SENDING_SECONDS:
+            self.send_points()
+
+    def send_points(self) -> None:
+        """Send the points that are waiting."""
+        for start in range(0, len(self._points), _PAGE):
+            self._client.log_batch(self.run_id, self._points[start : start + _PAGE])
+        self._points, self._sent = [], time.time()
 
     def table(self, frame: pd.DataFrame, file: str) -> None:
         """Store a table as a CSV artifact, which the MLflow UI shows as a table."""
@@ -107,7 +121,7 @@ def open_run(parent: str | None = None, experiment_id: str | None = None) -> Ite
     run = Run(active.info.run_id, active.info.experiment_id)
     try:
         yield run
-        mlflow.flush_async_logging()
+        run.send_points()
     except BaseException as error:
         _fail(run, error)
         raise
@@ -117,6 +131,7 @@ def open_run(parent: str | None = None, experiment_id: str | None = None) -> Ite
 def _fail(run: Run, error: BaseException) -> None:
     killed = isinstance(error, KeyboardInterrupt | SystemExit)
     try:
+        run.send_points()
         run.tag({"error": (explain(error) or _sentence(error) or type(error).__name__)[:_TAG_LENGTH]})
         mlflow.end_run("KILLED" if killed else "FAILED")
     except MlflowException:
@@ -162,6 +177,15 @@ def use_store(uri: str) -> None:
     """Track runs there, as runs of their own: the process that started this one has its own run open."""
     os.environ.pop("MLFLOW_RUN_ID", None)
     mlflow.set_tracking_uri(uri)
+
+
+def fail_unfinished(study: Run) -> None:
+    """Mark the runs of a study FAILED whose process was killed before it could do so itself."""
+    client = mlflow.MlflowClient()
+    unfinished = f"tags.`mlflow.parentRunId` = '{study.run_id}' and attributes.status = 'RUNNING'"
+    for run in client.search_runs([study.experiment_id], unfinished):
+        client.set_tag(run.info.run_id, "error", "The process of this run was killed.")
+        client.set_terminated(run.info.run_id, "FAILED")
 
 
 def finished_runs(experiment_id: str, **tags: str) -> pd.DataFrame:

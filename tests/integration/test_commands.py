@@ -9,6 +9,7 @@ import sys
 
 import mlflow
 import pandas as pd
+import psutil
 import pytest
 import torch
 
@@ -157,6 +158,31 @@ def test_the_study_fills_both_tables_skips_what_is_done_and_survives_an_interrup
     assert again.stderr.count("finished already, skipped") == 7
 
 
+def test_a_killed_process_fails_its_run_and_the_study_goes_on(project, small_preset):
+    """The second run's process is killed outright; the others finish and the study says what is missing."""
+    words = [sys.executable, str(ROOT / "entry_points" / "transfer.py"), "--model=bert", f"--preset={project.preset}"]
+    env = environment(**project.env, MLFLOW_EXPERIMENT_NAME=EXPERIMENT)
+    with subprocess.Popen(
+        [*words, "--seed=11"], cwd=project.folder, env=env, stderr=subprocess.PIPE, text=True
+    ) as trio:
+        for line in trio.stderr:
+            if line.startswith("[ 2/3]"):
+                break
+        victim = None
+        while victim is None and trio.poll() is None:
+            running = [run for run in project.runs(stage="transfer", seed="11") if run.info.status == "RUNNING"]
+            children = psutil.Process(trio.pid).children(recursive=True)
+            victim = max(children, key=lambda child: child.memory_info().rss) if running else None
+        victim.kill()
+        rest = trio.stderr.read()
+    assert trio.returncode == 1
+    assert "FAILED: The process of this run was killed" in rest
+    assert "1 of 3 runs failed" in rest
+    assert "Start the same command again" in rest
+    statuses = sorted(run.info.status for run in project.runs(stage="transfer", seed="11"))
+    assert statuses == ["FAILED", "FINISHED", "FINISHED"]
+
+
 def test_transfer_starts_from_the_best_reduction_by_validation(project):
     result = project.run("transfer", "model=bert", "dim=heads", "seed=7")
     assert result.returncode == 0, result.stderr
@@ -170,6 +196,18 @@ def test_transfer_starts_from_the_best_reduction_by_validation(project):
     assert run.data.params["num_attention_heads"] == "6"
 
 
+def test_a_distilled_model_learns_from_the_baseline_and_stays_out_of_the_tables(project):
+    result = project.run("reduce", "model=bert", "dim=layers", "distill=true", "seed=8")
+    assert result.returncode == 0, result.stderr
+    (run,) = project.runs(stage="reduce", seed="8")
+    assert run.data.tags["distilled"] == "true"
+    teacher = mlflow.MlflowClient(project.env["MLFLOW_TRACKING_URI"]).get_run(run.data.tags["source_run"])
+    assert teacher.data.tags["stage"] == "baseline"
+    assert run.data.params["temperature"] == "2.0"
+    report = project.run("compare").stdout
+    assert "Seeds per row: 1" in report
+
+
 def test_compare_reads_the_store_and_names_missing_rows(project, small_preset, tmp_path):
     wide = small_preset("small", models=("bert", "roberta"))
     result = project.run("compare", preset=wide)
@@ -177,7 +215,7 @@ def test_compare_reads_the_store_and_names_missing_rows(project, small_preset, t
     assert "Missing, since no finished run of it is in the store: minilm-roberta baseline on movie-snippets" in (
         result.stdout
     )
-    (run,) = project.runs(stage="compare")
+    (run,) = [run for run in project.runs(stage="compare") if run.data.params["preset"] == str(wide)]
     mlflow.set_tracking_uri(project.env["MLFLOW_TRACKING_URI"])
     for file in ("source_table.csv", "source_table.md", "target_table.csv", "target_table.md", "report.md"):
         mlflow.artifacts.download_artifacts(f"runs:/{run.info.run_id}/{file}", dst_path=str(tmp_path))

@@ -63,6 +63,7 @@ def notes(rows: pd.DataFrame) -> str:
         "Accuracy and weighted F1 are of the test split; each configuration was selected on the validation split.",
         "Inference time is the forward pass's median time per example on test texts in the plan's batch size.",
         f"Memory is {kinds}.",
+        "Controls from random weights and distilled models are left out.",
         "Training time leaves out evaluation, logging and checkpoints.",
         f"Seeds per row: {count}. Device: {'; '.join(devices)}.",
     ]

@@ -1,0 +1,50 @@
+"""ELECTRA (Clark et al., 2020): a fourth family, added by one file, as a user would add it."""
+
+from transformers import ElectraConfig, ElectraForSequenceClassification
+
+from encoder_reduction.architectures.family import Family, PrunedHeads
+
+FAMILY = Family(
+    model_type="electra",
+    config_names={
+        "hidden": "hidden_size",
+        "heads": "num_attention_heads",
+        "layers": "num_hidden_layers",
+        "intermediate": "intermediate_size",
+    },
+    backbone="electra",
+    embeddings=(
+        "embeddings.word_embeddings",
+        "embeddings.position_embeddings",
+        "embeddings.token_type_embeddings",
+    ),
+    embedding_norm="embeddings.LayerNorm",
+    layers="encoder.layer",
+    query="attention.self.query",
+    key="attention.self.key",
+    value="attention.self.value",
+    attention_output="attention.output.dense",
+    attention_norm="attention.output.LayerNorm",
+    intermediate="intermediate.dense",
+    output="output.dense",
+    output_norm="output.LayerNorm",
+    head_hidden=("classifier.dense",),
+    head_output="classifier.out_proj",
+)
+
+
+class PrunedElectraConfig(ElectraConfig):
+    """ELECTRA with ``num_attention_heads`` heads of ``head_size`` units each."""
+
+    model_type = FAMILY.pruned_model_type
+    head_size: int | None = None
+
+
+class PrunedElectraForSequenceClassification(PrunedHeads, ElectraForSequenceClassification):
+    """ELECTRA classifier whose pruned heads are really gone."""
+
+    config_class = PrunedElectraConfig
+    family = FAMILY
+
+
+PRUNED = PrunedElectraForSequenceClassification

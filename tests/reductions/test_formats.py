@@ -1,0 +1,73 @@
+"""A reduced model leaves this project: the Auto classes, ONNX, and a family that is not in the package."""
+
+import electra
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from oracles import inputs_of, logits
+from transformers import AutoModelForSequenceClassification, ElectraConfig, ElectraForSequenceClassification
+
+from conftest import FAMILIES
+from encoder_reduction import architectures
+from encoder_reduction.architectures import sizes_of
+from encoder_reduction.presets import Reduction
+from encoder_reduction.reductions import reduce_model
+
+CUTS = {
+    "heads": Reduction(strategy="prune", criterion="magnitude", calibration_examples=8),
+    "hidden": Reduction(strategy="slice", criterion="magnitude", calibration_examples=8),
+    "layers": Reduction(strategy="alternate", calibration_examples=8),
+}
+
+
+@pytest.mark.parametrize("dim", CUTS)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_saved_reduction_reloads_with_the_auto_class(packaged, batches, family, dim, tmp_path):
+    reduced = reduce_model(packaged[family][0], {dim: CUTS[dim]}, [], seed=0)
+    reduced.save_pretrained(tmp_path)
+    again = AutoModelForSequenceClassification.from_pretrained(tmp_path)
+    assert torch.equal(logits(again, batches[family][:1]), logits(reduced, batches[family][:1]))
+    assert ((tmp_path / f"{family}.py").exists()) == (dim == "heads")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dim", CUTS)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_reduction_exports_to_onnx_with_the_same_logits(packaged, batches, family, dim, tmp_path):
+    reduced = reduce_model(packaged[family][0], {dim: CUTS[dim]}, [], seed=0).eval()
+    inputs = inputs_of(batches[family][0])
+    names = ("input_ids", "attention_mask")
+    file = tmp_path / "model.onnx"
+    batch, tokens = torch.export.Dim("batch", min=2), torch.export.Dim("tokens", min=2, max=128)
+    torch.onnx.export(
+        reduced,
+        kwargs={name: inputs[name] for name in names},
+        f=file,
+        dynamo=True,
+        input_names=list(names),
+        dynamic_shapes={name: {0: batch, 1: tokens} for name in names},
+        verbose=False,
+    )
+    session = onnxruntime.InferenceSession(file)
+    for some in batches[family]:
+        found = session.run(None, {name: some[name].numpy() for name in names})[0]
+        np.testing.assert_allclose(found, logits(reduced, [some]), atol=1e-4)
+
+
+def test_a_fourth_family_is_one_file(batches, tmp_path):
+    architectures.register(electra.FAMILY, electra.PRUNED)
+    torch.manual_seed(0)
+    config = ElectraConfig(
+        embedding_size=48, hidden_size=48, num_attention_heads=4, num_hidden_layers=4, intermediate_size=192
+    )
+    model = ElectraForSequenceClassification(config).eval()
+    texts = batches["bert"][:1]
+    for dim, cut in CUTS.items():
+        whole = reduce_model(model, {dim: cut.model_copy(update={"keep": 1.0})}, texts, seed=0)
+        torch.testing.assert_close(logits(whole, texts), logits(model, texts), atol=1e-6, rtol=0)
+        half = reduce_model(model, {dim: cut.model_copy(update={"correct": "least_squares"})}, texts, seed=0)
+        assert getattr(sizes_of(half), dim) == getattr(sizes_of(model), dim) // 2
+        half.save_pretrained(tmp_path / dim)
+        again = AutoModelForSequenceClassification.from_pretrained(tmp_path / dim)
+        assert torch.equal(logits(again, texts), logits(half, texts))
