@@ -11,7 +11,6 @@ import mlflow
 import pandas as pd
 import psutil
 import pytest
-import torch
 
 from conftest import ROOT, environment
 from encoder_reduction import presets
@@ -171,8 +170,9 @@ def test_a_killed_process_fails_its_run_and_the_study_goes_on(project, small_pre
         victim = None
         while victim is None and trio.poll() is None:
             running = [run for run in project.runs(stage="transfer", seed="11") if run.info.status == "RUNNING"]
-            children = psutil.Process(trio.pid).children(recursive=True)
-            victim = max(children, key=lambda child: child.memory_info().rss) if running else None
+            # The fork server is a child of the command, and the run a child of the fork server.
+            family = psutil.Process(trio.pid).children(recursive=True)
+            victim = next((child for child in family if running and child.ppid() != trio.pid), None)
         victim.kill()
         rest = trio.stderr.read()
     assert trio.returncode == 1
@@ -196,7 +196,7 @@ def test_transfer_starts_from_the_best_reduction_by_validation(project):
     assert run.data.params["num_attention_heads"] == "6"
 
 
-def test_a_distilled_model_learns_from_the_baseline_and_stays_out_of_the_tables(project):
+def test_a_distilled_model_learns_from_the_baseline(project):
     result = project.run("reduce", "model=bert", "dim=layers", "distill=true", "seed=8")
     assert result.returncode == 0, result.stderr
     (run,) = project.runs(stage="reduce", seed="8")
@@ -204,8 +204,6 @@ def test_a_distilled_model_learns_from_the_baseline_and_stays_out_of_the_tables(
     teacher = mlflow.MlflowClient(project.env["MLFLOW_TRACKING_URI"]).get_run(run.data.tags["source_run"])
     assert teacher.data.tags["stage"] == "baseline"
     assert run.data.params["temperature"] == "2.0"
-    report = project.run("compare").stdout
-    assert "Seeds per row: 1" in report
 
 
 def test_compare_reads_the_store_and_names_missing_rows(project, small_preset, tmp_path):
@@ -242,14 +240,10 @@ def test_a_users_mistake_fails_the_run_with_one_sentence(project):
         (["--model=albert", "--dim=hidden"], ["'albert'", "'bert', 'roberta', 'distilbert'"]),
         (["--model=bert", "--dim=hidden", "--epoch=3", "--foo", "4"], ["Unknown parameter: epoch, foo", "epochs"]),
         (["--model=bert", "--dim=hidden", "--epochs=abc"], ["'abc' is not a valid float"]),
-        (["--model=bert", "--dim=hidden", "--size=200"], ["size=200", "192 and 204"]),
         (["--model=bert", "--dim=hidden", "--preset=nope"], ["'nope'", "auto, packaged, paper"]),
-        (["--model=bert", "--dim=hidden", "--precision=fp16"], ["precision=fp16 needs a CUDA GPU"]),
     ],
 )
 def test_bad_input_is_one_sentence_and_a_failure(project, parameters, words):
-    if "--precision=fp16" in parameters and torch.cuda.is_available():
-        pytest.skip("has a GPU")
     preset = [] if any("--preset" in word for word in parameters) else [f"--preset={project.preset}"]
     result = project.command(
         sys.executable, ROOT / "entry_points" / "reduce.py", *parameters, *preset, cwd=project.folder, env=project.env

@@ -1,10 +1,22 @@
 """ELECTRA (Clark et al., 2020): a fourth family, added by one file, as a user would add it."""
 
+from typing import Any
+
 from transformers import ElectraConfig, ElectraForSequenceClassification
 
 from encoder_reduction.architectures.family import Family, PrunedHeads
 
-FAMILY = Family(
+
+class ElectraFamily(Family):
+    """A family whose embeddings have a width of their own, which follows the hidden size here."""
+
+    def resized(self, config: Any, **sizes: int) -> Any:
+        config = super().resized(config, **sizes)
+        config.embedding_size = config.hidden_size
+        return config
+
+
+FAMILY = ElectraFamily(
     model_type="electra",
     config_names={
         "hidden": "hidden_size",

@@ -32,8 +32,7 @@ def test_a_saved_reduction_reloads_with_the_auto_class(packaged, batches, family
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("dim", CUTS)
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(("family", "dim"), zip(FAMILIES, CUTS, strict=True))
 def test_a_reduction_exports_to_onnx_with_the_same_logits(packaged, batches, family, dim, tmp_path):
     reduced = reduce_model(packaged[family][0], {dim: CUTS[dim]}, [], seed=0).eval()
     inputs = inputs_of(batches[family][0])
