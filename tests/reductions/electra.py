@@ -18,28 +18,7 @@ class ElectraFamily(Family):
 
 FAMILY = ElectraFamily(
     model_type="electra",
-    config_names={
-        "hidden": "hidden_size",
-        "heads": "num_attention_heads",
-        "layers": "num_hidden_layers",
-        "intermediate": "intermediate_size",
-    },
     backbone="electra",
-    embeddings=(
-        "embeddings.word_embeddings",
-        "embeddings.position_embeddings",
-        "embeddings.token_type_embeddings",
-    ),
-    embedding_norm="embeddings.LayerNorm",
-    layers="encoder.layer",
-    query="attention.self.query",
-    key="attention.self.key",
-    value="attention.self.value",
-    attention_output="attention.output.dense",
-    attention_norm="attention.output.LayerNorm",
-    intermediate="intermediate.dense",
-    output="output.dense",
-    output_norm="output.LayerNorm",
     head_hidden=("classifier.dense",),
     head_output="classifier.out_proj",
 )

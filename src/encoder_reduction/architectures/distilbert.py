@@ -6,15 +6,16 @@ from .family import Family, PrunedHeads
 
 FAMILY = Family(
     model_type="distilbert",
+    backbone="distilbert",
+    head_hidden=("pre_classifier",),
+    head_output="classifier",
     config_names={
         "hidden": "dim",
         "heads": "n_heads",
         "layers": "n_layers",
         "intermediate": "hidden_dim",
     },
-    backbone="distilbert",
     embeddings=("embeddings.word_embeddings", "embeddings.position_embeddings"),
-    embedding_norm="embeddings.LayerNorm",
     layers="transformer.layer",
     query="attention.q_lin",
     key="attention.k_lin",
@@ -24,8 +25,6 @@ FAMILY = Family(
     intermediate="ffn.lin1",
     output="ffn.lin2",
     output_norm="output_layer_norm",
-    head_hidden=("pre_classifier",),
-    head_output="classifier",
 )
 
 

@@ -6,10 +6,17 @@ mechanism), so it imports nothing but torch and the standard library.
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from torch import nn
+
+_BERT_CONFIG_NAMES = {
+    "hidden": "hidden_size",
+    "heads": "num_attention_heads",
+    "layers": "num_hidden_layers",
+    "intermediate": "intermediate_size",
+}
 
 
 @dataclass(frozen=True)
@@ -41,34 +48,39 @@ class Family:
     """Where a family of encoders keeps its dimensions and its weights.
 
     Module paths are dotted names: of the classifier for ``backbone`` and ``head_*``, of the backbone
-    for ``embeddings``, ``embedding_norm`` and ``layers``, of one layer for everything else.
+    for ``embeddings``, ``embedding_norm`` and ``layers``, of one layer for everything else. The defaults
+    are BERT's, which the encoders that descend from its code share.
 
     Attributes:
         model_type: the Hugging Face model type.
-        config_names: the configuration's own name for each of ``hidden``, ``heads``, ``layers`` and
-            ``intermediate``.
         head_hidden: linear modules of the classifier that map hidden size to hidden size.
         head_output: the linear module of the classifier that maps hidden size to the classes.
         pooler: the one of ``head_hidden`` that carries pretrained weights, if any.
+        config_names: the configuration's own name for each of ``hidden``, ``heads``, ``layers`` and
+            ``intermediate``.
     """
 
     model_type: str
-    config_names: Mapping[str, str]
     backbone: str
-    embeddings: tuple[str, ...]
-    embedding_norm: str
-    layers: str
-    query: str
-    key: str
-    value: str
-    attention_output: str
-    attention_norm: str
-    intermediate: str
-    output: str
-    output_norm: str
     head_hidden: tuple[str, ...]
     head_output: str
     pooler: str | None = None
+    config_names: Mapping[str, str] = field(default_factory=lambda: dict(_BERT_CONFIG_NAMES))
+    embeddings: tuple[str, ...] = (
+        "embeddings.word_embeddings",
+        "embeddings.position_embeddings",
+        "embeddings.token_type_embeddings",
+    )
+    embedding_norm: str = "embeddings.LayerNorm"
+    layers: str = "encoder.layer"
+    query: str = "attention.self.query"
+    key: str = "attention.self.key"
+    value: str = "attention.self.value"
+    attention_output: str = "attention.output.dense"
+    attention_norm: str = "attention.output.LayerNorm"
+    intermediate: str = "intermediate.dense"
+    output: str = "output.dense"
+    output_norm: str = "output.LayerNorm"
 
     @property
     def pruned_model_type(self) -> str:
