@@ -29,6 +29,8 @@ RIDGE = 0.3
 # LayerNorm's two numbers per channel are fitted on every token; they hardly need drawing back.
 _NORM_RIDGE = 1e-3
 _JITTER = 1e-6
+# Added to every variance that is divided by: a channel that never moves keeps its weights.
+_NO_VARIANCE = 1e-9
 
 # One tensor per calibration batch: hidden states (batch, tokens, width), or, with the padding
 # dropped, (tokens, width).
@@ -88,7 +90,7 @@ class Regression:
         xx = xx - torch.outer(x, x) / count
         xy = xy - torch.outer(x, y) / count
         prior = prior.double()
-        penalty = ridge * xx.diagonal().mean() + torch.finfo(xx.dtype).tiny
+        penalty = ridge * xx.diagonal().mean() + _NO_VARIANCE * count
         gram = xx + penalty * torch.eye(len(x), dtype=xx.dtype, device=xx.device)
         weight = prior + torch.linalg.solve(gram, xy - xx @ prior.T).T
         return weight, (y - weight @ x) / count
@@ -141,7 +143,7 @@ def _moment_root(tokens: torch.Tensor) -> torch.Tensor:
     """Cholesky factors ``(heads, n, n)`` of the second moments of ``(tokens, heads, n)``."""
     tokens = tokens.double()
     moment = torch.einsum("thi,thj->hij", tokens, tokens) / len(tokens)
-    jitter = _JITTER * moment.diagonal(dim1=1, dim2=2).mean(dim=1)
+    jitter = _JITTER * moment.diagonal(dim1=1, dim2=2).mean(dim=1) + _NO_VARIANCE
     eye = torch.eye(moment.shape[-1], dtype=moment.dtype, device=moment.device)
     return torch.linalg.cholesky(moment + jitter[:, None, None] * eye)
 
@@ -377,6 +379,6 @@ def _fit_norm(norm: nn.LayerNorm, inputs: Stream, targets: Stream) -> None:
     x, y = normalised - normalised.mean(0), wanted - wanted.mean(0)
     variance, covariance = x.square().mean(0), (x * y).mean(0)
     prior = norm.weight.double()
-    gain = prior + (covariance - variance * prior) / (variance + _NORM_RIDGE * variance.mean())
+    gain = prior + (covariance - variance * prior) / (variance + _NORM_RIDGE * variance.mean() + _NO_VARIANCE)
     norm.weight.copy_(gain)
     norm.bias.copy_(wanted.mean(0) - gain * normalised.mean(0))

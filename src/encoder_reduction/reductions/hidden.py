@@ -30,14 +30,17 @@ class Width:
 def narrowed(sizes: Sizes, hidden: int, feed_forward_ratio: int = 4) -> Sizes:
     """The dimensions at another hidden size: as many heads, each proportionally narrower.
 
-    At the full hidden size everything stays as it is, so that keeping all is the identity.
+    At the full hidden size everything stays as it is, so that keeping all is the identity. The feed-forward
+    network gets no wider than it was.
     """
+    kept_all = hidden == sizes.hidden
+    intermediate = sizes.intermediate if kept_all else min(feed_forward_ratio * hidden, sizes.intermediate)
     return Sizes(
         layers=sizes.layers,
         heads=sizes.heads,
         head_size=sizes.head_size * hidden // sizes.hidden,
         hidden=hidden,
-        intermediate=sizes.intermediate if hidden == sizes.hidden else feed_forward_ratio * hidden,
+        intermediate=intermediate,
     )
 
 
