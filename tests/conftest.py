@@ -27,6 +27,7 @@ SMALL = {
     "test_texts": 16,
     "min_repetitions": 2,
     "time_budget": 0.2,
+    "fixed_lengths": [16],
 }
 
 Command = Callable[..., subprocess.CompletedProcess[str]]

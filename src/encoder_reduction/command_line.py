@@ -1,7 +1,5 @@
 """What the entry points share: click options made from the preset's fields, and errors as sentences."""
 
-import signal
-import sys
 from collections.abc import Callable
 from typing import Any, Literal, get_args, get_origin
 
@@ -9,7 +7,7 @@ import click
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from .errors import UserError, explain
+from .errors import UserError, explain, leave_in_order_when_stopped
 from .presets import MODELS, Distillation, FineTuning, Preset, Profiling, Reduction, load
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -42,8 +40,7 @@ class EntryPoint(click.Command):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; what the user can mend becomes one sentence and exit status 1."""
-        # `mlflow run` and Slurm stop a job with SIGTERM; leaving in order lets the run be marked KILLED.
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+        leave_in_order_when_stopped()
         try:
             return super().invoke(ctx)
         except Exception as error:

@@ -3,13 +3,11 @@
 import functools
 import hashlib
 import json
-import platform
 from importlib.metadata import version
 from pathlib import Path
 
-import torch
-
 from .presets import RunPlan
+from .profiling.machine import device_name
 
 _PACKAGE = Path(__file__).parent
 # These read finished runs or arrange them; no figure of a run depends on them.
@@ -44,19 +42,3 @@ def of_code() -> str:
         if not name.startswith(_NOT_IN_RUNS):
             digest.update(name.encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()[:16]
-
-
-@functools.cache
-def device_name() -> str:
-    """The GPU's name, or the processor's with the threads that torch uses."""
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    return f"{_processor()} ({torch.get_num_threads()} threads)"
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()

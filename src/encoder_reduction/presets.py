@@ -6,16 +6,22 @@ that concern it, by the field's own name (``-P learning_rate=3e-5``).
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt, ValidationError, model_validator
 
 from .errors import UserError
 
 Section = TypeVar("Section", bound=BaseModel)
 
 PRESETS = Path(__file__).resolve().parents[2] / "presets"
+
+
+def _split(value: Any) -> Any:
+    """``128,512`` as it is typed after ``-P``; a YAML list stays as it is."""
+    return [part for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
 
 Stage = Literal["baseline", "reduce", "transfer"]
 ModelKey = Literal["bert", "roberta", "distilbert"]
@@ -33,6 +39,9 @@ CRITERIA = {
     "hidden": ("activation", "magnitude", "first", "random"),
     "layers": (),
 }
+
+
+Integers = Annotated[tuple[PositiveInt, ...], BeforeValidator(_split)]
 
 
 class _Section(BaseModel):
@@ -89,6 +98,7 @@ class Reduction(_Section):
         "pretrained", description="random: the same architecture from scratch, as a control"
     )
     calibration_examples: int = Field(gt=0, description="training texts that criteria and correction look at")
+    calibration_seed: int | None = Field(None, description="seed of the draw of these texts; the run's when absent")
 
 
 class Distillation(_Section):
@@ -106,6 +116,7 @@ class Profiling(_Section):
     relative_width: float = Field(gt=0, description="wanted width of the median's interval over the median")
     min_repetitions: int = Field(gt=1, description="repetitions at the least")
     time_budget: float = Field(gt=0, description="seconds that one latency measurement may take")
+    fixed_lengths: Integers = Field(description="lengths in tokens that latency is measured at besides, as 128,512")
 
 
 class RunPlan(_Section):

@@ -1,21 +1,21 @@
 """One run, top to bottom: load, reduce, fine-tune, evaluate, profile, log."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from datasets import Dataset, DatasetDict
-from transformers import DataCollatorWithPadding, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from . import calibration, checkpoints, corpora, distillation, fingerprints, tracking
+from . import calibration, checkpoints, corpora, distillation, figures, fingerprints, tracking
 from .architectures import sizes_of
 from .errors import UserError
-from .evaluation import Evaluation
-from .presets import FineTuning, Profiling, RunPlan
-from .profiling.latency import Latency, measure
+from .inference import Profiler, latency_table
+from .presets import FineTuning, RunPlan
+from .profiling.energy import EnergyUsed, energy_used
+from .profiling.machine import Watch, device_name, watched
 from .profiling.memory import PeakMemory, peak_memory
 from .reductions import needs_calibration, reduce_model
-from .training import FineTuner, Training, resolve_precision, tokenise
+from .training import FineTuner, resolve_precision, tokenise
 
 
 @dataclass(frozen=True)
@@ -26,9 +26,15 @@ class Outcome:
     name: str
     metrics: dict[str, float]
 
+    @property
+    def headline(self) -> str:
+        """What a line of progress says of it."""
+        return f"accuracy {self.metrics['accuracy']:.3f}"
+
 
 def execute(
     plan: RunPlan,
+    source_run: str | None = None,
     *,
     parent: str | None = None,
     experiment_id: str | None = None,
@@ -38,6 +44,7 @@ def execute(
 
     Args:
         plan: what to do.
+        source_run: the finished run that the plan builds on; :func:`find_source` by default.
         parent: the study's run, if this run is part of one.
         experiment_id: where a new run goes.
         progress: show progress bars.
@@ -46,7 +53,8 @@ def execute(
         UserError: anything that the user can mend; the run is then marked FAILED.
     """
     with tracking.open_run(parent, experiment_id) as run:
-        source_run = find_source(run.experiment_id, plan)
+        source_run = source_run or find_source(run.experiment_id, plan)
+        stopwatch = figures.Stopwatch()
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         settings = plan.fine_tuning
         precision = resolve_precision(settings.precision)
@@ -54,6 +62,7 @@ def execute(
         data = draw_splits(plan)
         model, tokenizer = load_model(plan, source_run)
         model.to(device)
+        stopwatch.lap("loading")
         tokenised = {split: tokenise(data[split], tokenizer, settings.max_length) for split in data}
         model = reduce(plan, model, tokenizer, tokenised["train"])
 
@@ -61,18 +70,37 @@ def execute(
         tags = describe(plan, model, data, device, source_run)
         run.describe(name, tags, flat_params(plan, model) | {"resolved_precision": precision})
 
+        stopwatch.lap("preparation")
         if plan.distillation:
             tokenised["train"] = learn_from(source_run, tokenised["train"], settings, data["train"])
+            stopwatch.lap("teaching")
         tuner = FineTuner(model, tokenizer, settings, plan.seed, run.point, progress, plan.distillation)
-        with peak_memory(device) as training_memory:
-            training = tuner.train(tokenised["train"], tokenised["validation"])
-        test = tuner.evaluate(tokenised["test"], data["test"]["id"])
-        with peak_memory(device) as inference_memory:
-            latency = profile(model, tokenizer, tokenised["test"], settings, plan.profiling)
+        profiler = Profiler(model, tokenizer, settings, plan.profiling)
+        with watched(device) as machine:
+            with peak_memory(device) as training_memory, energy_used(device) as training_energy:
+                training = tuner.train(tokenised["train"], tokenised["validation"])
+            stopwatch.lap("fine_tuning")
+            test = tuner.evaluate(tokenised["test"], data["test"]["id"])
+            stopwatch.lap("evaluation")
+            texts = profiler.texts(tokenised["test"], settings.batch_size)
+            with peak_memory(device) as inference_memory:
+                latency = profiler.latency(texts)
+            inference = figures.further(profiler, (texts, latency), tokenised["test"], data["test"]["text"])
+            stopwatch.lap("profiling")
 
-        metrics = summary(model, training, test, latency, training_memory, inference_memory)
+        metrics = {
+            **figures.of_quality(training, test),
+            **figures.of_size(model),
+            **figures.of_inference(inference),
+            **figures.of_training(training, training_energy.joules, inference),
+            **figures.of_memory(training, training_memory, inference_memory),
+            **stopwatch.seconds(),
+        }
         run.metrics(metrics)
-        run.table(test.predictions, "test_predictions.csv")
+        run.tag(machine_tags(machine, training_memory, training_energy))
+        run.json(machine.as_dict(), "machine.json")
+        run.table(latency_table(inference.latencies), "latency.csv")
+        run.table(test.predictions, tracking.PREDICTIONS_FILE)
         run.model(model, tokenizer)
         return Outcome(run.run_id, name, metrics)
 
@@ -106,7 +134,8 @@ def reduce(
     batches = []
     if asking:
         examples = max(reduction.calibration_examples for reduction in asking)
-        batches = calibration.batches(train, tokenizer, examples, plan.seed, model.device)
+        seed = next((r.calibration_seed for r in asking if r.calibration_seed is not None), plan.seed)
+        batches = calibration.batches(train, tokenizer, examples, seed, model.device)
     return reduce_model(model, plan.reductions, batches, plan.seed)
 
 
@@ -121,71 +150,6 @@ def learn_from(teacher_run: str, tokenised: Dataset, settings: FineTuning, train
         logits = teacher.logits(tokenised)
         distillation.cache_logits(teacher_run, fingerprint, logits)
     return distillation.with_teacher(tokenised, logits)
-
-
-def profile(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    test: Dataset,
-    fine_tuning: FineTuning,
-    settings: Profiling,
-) -> Latency:
-    """Inference time of the forward pass on real test texts, in batches padded to their longest.
-
-    Texts come in the order of the split, in the plan's batch size and training precision.
-    """
-    collate = DataCollatorWithPadding(tokenizer)
-    texts = test.select(range(min(settings.test_texts, len(test)))).remove_columns(["length", "labels"])
-    size = fine_tuning.batch_size
-    batches = [collate(texts[start : start + size]).to(model.device) for start in range(0, len(texts), size)]
-    model.eval()
-    dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(resolve_precision(fine_tuning.precision))
-
-    def forward(batch: dict[str, torch.Tensor]) -> Callable[[], object]:
-        def call() -> object:
-            with torch.inference_mode(), torch.autocast(model.device.type, dtype, enabled=dtype is not None):
-                return model(**batch)
-
-        return call
-
-    return measure(
-        [forward(batch) for batch in batches],
-        examples=len(texts),
-        device=model.device,
-        relative_width=settings.relative_width,
-        min_repetitions=settings.min_repetitions,
-        time_budget=settings.time_budget,
-    )
-
-
-def summary(
-    model: PreTrainedModel,
-    training: Training,
-    test: Evaluation,
-    latency: Latency,
-    training_memory: PeakMemory,
-    inference_memory: PeakMemory,
-) -> dict[str, float]:
-    """The figures of a run under the names that MLflow, the tables and the documents use."""
-    return {
-        "parameters": float(sum(parameter.numel() for parameter in model.parameters())),
-        "accuracy": test.accuracy,
-        "f1": test.f1,
-        "validation_accuracy": training.validation_accuracy,
-        "validation_f1": training.validation_f1,
-        "best_epoch": training.best_epoch,
-        "inference_ms": latency.ms_per_example,
-        "inference_ms_low": latency.interval[0],
-        "inference_ms_high": latency.interval[1],
-        "inference_ms_std": latency.std,
-        "inference_repetitions": float(latency.repetitions),
-        "training_memory_gb": training_memory.peak,
-        "training_memory_above_start_gb": training_memory.above_start,
-        "inference_memory_gb": inference_memory.peak,
-        "inference_memory_above_start_gb": inference_memory.above_start,
-        "training_seconds": training.seconds,
-        "training_examples_per_second": training.examples_per_second,
-    }
 
 
 def config_name(plan: RunPlan, model: PreTrainedModel) -> str:
@@ -214,13 +178,22 @@ def describe(
         "config": config_name(plan, model),
         "seed": str(plan.seed),
         "distilled": str(plan.distillation is not None).lower(),
-        "device": fingerprints.device_name(),
+        "device": device_name(),
         "memory_kind": "gpu" if device.type == "cuda" else "resident",
         "fingerprint": fingerprints.of_plan(plan, source_run),
         "plan_fingerprint": fingerprints.of_configuration(plan),
         "code_fingerprint": fingerprints.of_code(),
         "data_fingerprint": corpora.fingerprint(*(data[split] for split in corpora.SPLITS)),
         **({"source_run": source_run} if source_run else {}),
+    }
+
+
+def machine_tags(machine: Watch, memory: PeakMemory, energy: EnergyUsed) -> dict[str, str]:
+    """Whether the machine was fit for measuring, and where its figures come from."""
+    return {
+        "machine": "; ".join(machine.warnings()) or "quiet",
+        **({"device_memory_source": memory.device_source} if memory.device_source else {}),
+        "energy_source": energy.source or "none",
     }
 
 

@@ -1,8 +1,8 @@
 """The whole plan: every run in its own fresh process, finished ones skipped, then the comparison."""
 
+import functools
 import multiprocessing
 import os
-import signal
 import sys
 import time
 import traceback
@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from . import comparison, fingerprints, runs, tracking
-from .errors import UserError, explain
+from . import comparison, fingerprints, paired, runs, tracking
+from .errors import UserError, explain, leave_in_order_when_stopped
 from .presets import DIMENSIONS, Preset, RunPlan
 
 Say = Callable[[str], None]
 
-_IMPORTED_BEFOREHAND = ["encoder_reduction.runs", "mlflow.store.tracking.sqlalchemy_store"]
+_IMPORTED_BEFOREHAND = ["encoder_reduction.paired", "encoder_reduction.runs", "mlflow.store.tracking.sqlalchemy_store"]
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Failure:
 
 
 def run_study(preset: Preset, overrides: dict[str, object], seeds: Sequence[int], rerun: bool, say: Say) -> str:
-    """Baselines, reductions and transfers of every model, dimension and seed, then the comparison.
+    """Baselines, reductions, transfers of every model, dimension and seed, paired profiles, the comparison.
 
     A run that fails does not stop the others; the comparison says what is missing.
 
@@ -47,11 +47,13 @@ def run_study(preset: Preset, overrides: dict[str, object], seeds: Sequence[int]
         for stage, dim in [("baseline", None), *(("reduce", dim) for dim in DIMENSIONS)]
     ]
     second = [plan for values in settings for model in preset.models for plan in preset.transfers(model, "all", values)]
+    third = [preset.plan("baseline", model, overrides=settings[0]) for model in preset.models]
     with tracking.open_run() as run:
         run.describe(f"study/{preset.name}", {"stage": "study", "preset": preset.name}, {})
-        launcher = Launcher(run, len(first) + len(second), rerun, say)
+        launcher = Launcher(run, len(first) + len(second) + len(third), rerun, say)
         launcher.launch(first)
         launcher.launch(second)
+        launcher.launch_profiles(preset, third)
         report = comparison.compare(preset, run)
         if launcher.failures:
             say(report)
@@ -89,26 +91,41 @@ class Launcher:
     def launch(self, plans: Sequence[RunPlan]) -> None:
         """Carry out plans in order; skip those whose finished run is in the store."""
         for plan in plans:
-            self._count += 1
-            label = f"[{self._count:>2}/{self._total}] {plan.stage:<8} {plan.model:<10} {plan.dim:<6} seed {plan.seed}"
-            try:
-                source = runs.find_source(self._study.experiment_id, plan)
-                fingerprint = fingerprints.of_plan(plan, source)
-                done = tracking.finished_runs(self._study.experiment_id, fingerprint=fingerprint)
-                if not done.empty and not self._rerun:
-                    self._say(f"{label}  finished already, skipped (rerun=true repeats it)")
-                    continue
-                self._say(f"{label}  ...")
-                started = time.monotonic()
-                outcome = self._in_fresh_process(plan)
-                accuracy, seconds = outcome.metrics["accuracy"], time.monotonic() - started
-                self._say(f"{label}  accuracy {accuracy:.3f}, {seconds:.0f} s")
-            except Exception as error:
-                reason = explain(error)
-                if reason is None:
-                    raise
-                self.failures.append(Failure(label.partition("] ")[2], reason))
-                self._say(f"{label}  FAILED: {reason}")
+            what = f"{plan.stage:<8} {plan.model:<10} {plan.dim:<6} seed {plan.seed}"
+            self._attempt(what, functools.partial(self._run_task, plan))
+
+    def launch_profiles(self, preset: Preset, plans: Sequence[RunPlan]) -> None:
+        """Measure the models of each plan's family in turn, unless that has been done for the same runs."""
+        for plan in plans:
+            self._attempt(f"profile  {plan.model:<10}", functools.partial(self._profile_task, preset, plan))
+
+    def _run_task(self, plan: RunPlan) -> "_Task":
+        source_run = runs.find_source(self._study.experiment_id, plan)
+        return _Task(fingerprints.of_plan(plan, source_run), runs.execute, (plan, source_run))
+
+    def _profile_task(self, preset: Preset, plan: RunPlan) -> "_Task":
+        run_ids = paired.runs_to_pair(self._study.experiment_id, preset, plan.model)
+        return _Task(fingerprints.of_plan(plan, ",".join(run_ids)), paired.execute, (plan, run_ids))
+
+    def _attempt(self, what: str, prepare: Callable[[], "_Task"]) -> None:
+        self._count += 1
+        label = f"[{self._count:>2}/{self._total}] {what}"
+        try:
+            task = prepare()
+            done = tracking.finished_runs(self._study.experiment_id, fingerprint=task.fingerprint)
+            if not done.empty and not self._rerun:
+                self._say(f"{label}  finished already, skipped (rerun=true repeats it)")
+                return
+            self._say(f"{label}  ...")
+            started = time.monotonic()
+            outcome = self._in_fresh_process(task)
+            self._say(f"{label}  {outcome.headline}, {time.monotonic() - started:.0f} s")
+        except Exception as error:
+            reason = explain(error)
+            if reason is None:
+                raise
+            self.failures.append(Failure(what, reason))
+            self._say(f"{label}  FAILED: {reason}")
 
     def raise_failures(self) -> None:
         """Raise one error for the runs that failed, if any did."""
@@ -119,14 +136,16 @@ class Launcher:
                 " Start the same command again: what is finished is skipped."
             )
 
-    def _in_fresh_process(self, plan: RunPlan) -> runs.Outcome:
-        receiver, sender = self._context.Pipe(duplex=False)
-        arguments = (sender, plan, self._study.run_id, self._study.experiment_id, tracking.store_uri())
-        process = self._context.Process(target=_execute, args=arguments)
-        process.start()
-        sender.close()
+    def _in_fresh_process(self, task: "_Task") -> runs.Outcome | paired.Outcome:
+        # The child waits for its task, so one that was being started when this process was told to
+        # stop finds the pipe closed and leaves.
+        ours, its = self._context.Pipe()
+        process = self._context.Process(target=_execute, args=(its, tracking.store_uri()))
         try:
-            answer = receiver.recv()
+            process.start()
+            its.close()
+            ours.send((task, self._study.run_id, self._study.experiment_id))
+            answer = ours.recv()
         except EOFError as error:
             tracking.fail_unfinished(self._study)
             raise UserError(
@@ -134,13 +153,25 @@ class Launcher:
                 " or start the study again, which continues here."
             ) from error
         except BaseException:
-            process.terminate()  # This process was told to stop; the run then ends in order, as KILLED.
+            if process.pid is not None:
+                process.terminate()  # The run then ends in order, as KILLED.
             raise
         finally:
-            process.join()
+            ours.close()
+            if process.pid is not None:
+                process.join()
         if isinstance(answer, BaseException):
             raise answer
         return answer
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What one process does: a function, its arguments, and the digest that tells whether it is done."""
+
+    fingerprint: str
+    function: Callable[..., runs.Outcome | paired.Outcome]
+    arguments: tuple[object, ...]
 
 
 def _process_context() -> multiprocessing.context.BaseContext:
@@ -154,14 +185,18 @@ def _process_context() -> multiprocessing.context.BaseContext:
     return context
 
 
-def _execute(sender: Connection, plan: RunPlan, parent: str, experiment_id: str, store: str) -> None:
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+def _execute(connection: Connection, store: str) -> None:
+    leave_in_order_when_stopped()
+    try:
+        task, parent, experiment_id = connection.recv()
+    except EOFError:
+        return
     tracking.use_store(store)
     try:
-        sender.send(runs.execute(plan, parent=parent, experiment_id=experiment_id))
+        connection.send(task.function(*task.arguments, parent=parent, experiment_id=experiment_id))
     except Exception as error:
         sentence = explain(error)
         if sentence is None:
             traceback.print_exc()
             sentence = f"a bug, whose traceback stands above: {type(error).__name__}: {error}"
-        sender.send(UserError(sentence))
+        connection.send(UserError(sentence))

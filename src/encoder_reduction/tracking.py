@@ -4,7 +4,7 @@ import os
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -21,6 +21,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from .errors import UserError, explain
 
 EXPERIMENT = "encoder-reduction"
+RATIOS_FILE = "speed_ratios.csv"
+PREDICTIONS_FILE = "test_predictions.csv"
 
 _SERVED_MODEL = Path(__file__).with_name("served_model.py")
 _MODEL_REQUIREMENTS = ("mlflow", "torch", "transformers", "pandas")
@@ -80,9 +82,14 @@ class Run:
         """Store a text artifact."""
         mlflow.log_text(text, file)
 
-    def figure(self, figure: Figure, file: str) -> None:
-        """Store a picture."""
-        mlflow.log_figure(figure, file, save_kwargs={"dpi": 200, "bbox_inches": "tight"})
+    def figure(self, figure: Figure, name: str) -> None:
+        """Store a picture, as PNG for the UI and as SVG for a paper."""
+        for kind in ("png", "svg"):
+            mlflow.log_figure(figure, f"{name}.{kind}", save_kwargs={"dpi": 200})
+
+    def json(self, values: Mapping[str, Any], file: str) -> None:
+        """Store a dictionary as JSON."""
+        mlflow.log_dict(dict(values), file)
 
     def model(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
         """Store the model so that pyfunc serves it and plain ``from_pretrained`` loads its folder."""
@@ -201,20 +208,63 @@ def finished_runs(experiment_id: str, **tags: str) -> pd.DataFrame:
         page = client.search_runs(
             [experiment_id], " and ".join(clauses), max_results=_PAGE, order_by=["start_time DESC"], page_token=token
         )
-        rows += [
-            {
-                "run_id": run.info.run_id,
-                "name": run.info.run_name,
-                "start_time": run.info.start_time,
-                **{key: value for key, value in run.data.tags.items() if not key.startswith("mlflow.")},
-                **{key: value for key, value in run.data.params.items() if key not in run.data.tags},
-                **run.data.metrics,
-            }
-            for run in page
-        ]
+        rows += [_row(run) for run in page]
         token = page.token
         if not token:
             return pd.DataFrame(rows, columns=None if rows else ["run_id", "name", "start_time"])
+
+
+def finished_run(run_id: str) -> dict[str, Any]:
+    """One finished run, as a row of :func:`finished_runs`.
+
+    Raises:
+        UserError: there is no such run here, or it is not finished.
+    """
+    try:
+        run = mlflow.get_run(run_id)
+    except MlflowException as error:
+        raise UserError(
+            f"Run {run_id} is not in {mlflow.get_tracking_uri()}: copy its id from the MLflow UI, or name the"
+            " tracking server that has it in MLFLOW_TRACKING_URI."
+        ) from error
+    if run.info.status != "FINISHED":
+        raise UserError(f"Run {run_id} is {run.info.status}; give runs that are FINISHED.")
+    return _row(run)
+
+
+def speed_ratios(experiment_id: str, preset: str) -> pd.DataFrame:
+    """The ratios of all finished paired measurements of a preset, latest first; empty where there are none."""
+    ids = finished_runs(experiment_id, stage="profile", preset=preset)["run_id"]
+    tables = []
+    with TemporaryDirectory(prefix="encoder-reduction-") as folder:
+        for run_id in ids:
+            file = mlflow.artifacts.download_artifacts(f"runs:/{run_id}/{RATIOS_FILE}", dst_path=f"{folder}/{run_id}")
+            tables.append(pd.read_csv(file))
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=["run_id", "reference"])
+
+
+def predictions_of(run_ids: Iterable[str]) -> dict[str, pd.DataFrame]:
+    """The test predictions of each run that stored them."""
+    tables = {}
+    with TemporaryDirectory(prefix="encoder-reduction-") as folder:
+        for run_id in run_ids:
+            try:
+                uri = f"runs:/{run_id}/{PREDICTIONS_FILE}"
+                tables[run_id] = pd.read_csv(mlflow.artifacts.download_artifacts(uri, dst_path=f"{folder}/{run_id}"))
+            except (MlflowException, OSError):
+                continue  # Without them there is no test of this row; its figures stand all the same.
+    return tables
+
+
+def _row(run: Any) -> dict[str, Any]:
+    return {
+        "run_id": run.info.run_id,
+        "name": run.info.run_name,
+        "start_time": run.info.start_time,
+        **{key: value for key, value in run.data.tags.items() if not key.startswith("mlflow.")},
+        **{key: value for key, value in run.data.params.items() if key not in run.data.tags},
+        **run.data.metrics,
+    }
 
 
 def without_controls(found: pd.DataFrame) -> pd.DataFrame:
@@ -223,6 +273,28 @@ def without_controls(found: pd.DataFrame) -> pd.DataFrame:
         if column in found:
             found = found[found[column].ne(value)]
     return found
+
+
+def register_model(model: str, alias: str, run_id: str) -> str | None:
+    """Point an alias of a model in the registry at what a run has logged; a run is registered once.
+
+    Returns:
+        The URI, such as ``models:/encoder-reduction-bert@best``; ``None`` if the run has no model.
+    """
+    client, name = mlflow.MlflowClient(), f"{EXPERIMENT}-{model}"
+    outputs = client.get_run(run_id).outputs
+    if not outputs or not outputs.model_outputs:
+        return None
+    model_id = outputs.model_outputs[0].model_id
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    known = client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'")
+    version = known[0] if known else client.create_model_version(name, f"models:/{model_id}", run_id, model_id=model_id)
+    client.set_registered_model_alias(name, alias, version.version)
+    return f"models:/{name}@{alias}"
 
 
 @contextmanager

@@ -28,6 +28,8 @@ from . import distillation
 from .errors import UserError
 from .evaluation import Evaluation, evaluation, score
 from .presets import Distillation, FineTuning
+from .profiling.compute import Shape
+from .profiling.memory import TrainingState, training_state
 
 OnLog = Callable[[dict[str, float], int], None]
 
@@ -43,7 +45,8 @@ class Training:
     Attributes:
         seconds: time in optimizer steps and data loading; evaluation, logging and checkpoints excluded.
         steps: optimizer steps.
-        examples_per_second: training examples over ``seconds``.
+        shapes: every batch that was trained on.
+        state: what the largest batch kept in memory, told apart.
         best_epoch: the epoch whose weights were kept, by validation accuracy.
         validation_accuracy: accuracy of the kept weights on the validation split.
         validation_f1: weighted F1 of the kept weights on the validation split.
@@ -51,10 +54,26 @@ class Training:
 
     seconds: float
     steps: int
-    examples_per_second: float
+    shapes: list[Shape]
+    state: TrainingState
     best_epoch: float
     validation_accuracy: float
     validation_f1: float
+
+    @property
+    def examples(self) -> int:
+        """Training examples, each epoch's counted."""
+        return sum(shape.examples for shape in self.shapes)
+
+    @property
+    def tokens(self) -> int:
+        """Training tokens, without padding."""
+        return sum(shape.tokens for shape in self.shapes)
+
+    @property
+    def padding(self) -> float:
+        """Share of the computed tokens that was padding."""
+        return 1 - self.tokens / sum(shape.examples * shape.padded for shape in self.shapes)
 
 
 def resolve_precision(precision: str) -> str:
@@ -72,6 +91,17 @@ def resolve_precision(precision: str) -> str:
         return "fp16"
     capabilities = torch.cpu.get_capabilities()
     return "bf16" if capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") else "fp32"
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """The arithmetic of the Trainer at this precision, for passes outside of it."""
+    dtype = compute_dtype(precision)
+    return torch.autocast(device.type, dtype, enabled=dtype is not torch.float32)
+
+
+def compute_dtype(precision: str) -> torch.dtype:
+    """The number format that matrix products are computed in at this precision."""
+    return {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}[resolve_precision(precision)]
 
 
 def tokenise(data: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Dataset:
@@ -110,13 +140,14 @@ class FineTuner:
         with tempfile.TemporaryDirectory(prefix="encoder-reduction-") as folder:
             trainer = self._trainer(folder, train, validation, callbacks=[clock])
             trainer.train()
-            state = trainer.state
+            state, parts = trainer.state, trainer.memory_parts()
         evaluations = [entry for entry in state.log_history if "eval_accuracy" in entry]
         best = max(evaluations, key=lambda entry: entry["eval_accuracy"])
         return Training(
             seconds=clock.seconds,
             steps=state.global_step,
-            examples_per_second=state.global_step * self._settings.batch_size / clock.seconds,
+            shapes=trainer.seen.shapes(),
+            state=parts,
             best_epoch=best["epoch"],
             validation_accuracy=best["eval_accuracy"],
             validation_f1=best["eval_f1"],
@@ -197,6 +228,22 @@ class _Trainer(Trainer):
     def __init__(self, teaching: Distillation | None, **arguments: Any) -> None:
         super().__init__(**arguments)
         self._teaching = teaching
+        self.seen = _Seen()
+
+    def training_step(self, model: torch.nn.Module, inputs: dict[str, Any], *arguments: Any, **more: Any) -> Any:
+        """One step, noting what it is computed on."""
+        self.seen.note(inputs)
+        return super().training_step(model, inputs, *arguments, **more)
+
+    def memory_parts(self) -> TrainingState:
+        """What a training step on the largest batch keeps in memory."""
+        self.model.train()
+
+        def forward() -> torch.Tensor:
+            with self.compute_loss_context_manager():
+                return self.compute_loss(self.model, dict(self.seen.largest))
+
+        return training_state(self.model, self.optimizer, forward)
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
         sampler = super()._get_train_sampler(train_dataset)
@@ -213,6 +260,28 @@ class _Trainer(Trainer):
             settings = self._teaching
             loss = distillation.loss(loss, outputs.logits, teacher, settings.temperature, settings.distill_weight)
         return (loss, outputs) if return_outputs else loss
+
+
+class _Seen:
+    """The batches that were trained on: all their shapes, and the largest itself."""
+
+    def __init__(self) -> None:
+        self.largest: dict[str, torch.Tensor] = {}
+        self._sizes: list[torch.Size] = []
+        self._tokens: list[torch.Tensor] = []
+
+    def note(self, inputs: dict[str, torch.Tensor]) -> None:
+        """Note a batch; its tokens are counted on the device, so that no step waits for the count."""
+        mask = inputs["attention_mask"]
+        if not self.largest or mask.numel() > self.largest["attention_mask"].numel():
+            self.largest = dict(inputs)
+        self._sizes.append(mask.shape)
+        self._tokens.append(mask.sum())
+
+    def shapes(self) -> list[Shape]:
+        """The shape of every batch, in order."""
+        counts = torch.stack(self._tokens).tolist()
+        return [Shape(*size, tokens=count) for size, count in zip(self._sizes, counts, strict=True)]
 
 
 class _ShuffledBatches(Sampler):

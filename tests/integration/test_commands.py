@@ -11,6 +11,7 @@ import mlflow
 import pandas as pd
 import psutil
 import pytest
+from oracles import flop_count
 
 from conftest import ROOT, environment
 from encoder_reduction import presets
@@ -76,6 +77,18 @@ def test_a_run_says_what_it_is(reduced):
     for name in ("inference_ms", "training_memory_gb", "inference_memory_gb", "training_seconds"):
         assert metrics[name] > 0
     assert 0.3 < metrics["training_memory_gb"] < 8
+    assert metrics["embedding_parameters"] == (30522 + 512 + 2) * 384 + 2 * 384
+    assert metrics["encoder_parameters"] == 6 * (
+        (3 * 384 + 3) * 192 + 192 * 384 + 384 + 2 * 384 * 1536 + 1536 + 384 + 4 * 384
+    )
+    assert metrics["flops_128"] == pytest.approx(
+        flop_count(layers=6, heads=6, head_size=32, hidden=384, intermediate=1536, tokens=128), rel=1e-9
+    )
+    assert metrics["optimizer_gb"] == pytest.approx(2 * metrics["parameters_gb"], rel=0.01)
+    assert metrics["end_to_end_ms"] > metrics["tokenisation_ms"] > 0
+    assert metrics["inference_ms_low"] <= metrics["inference_ms"] <= metrics["inference_ms_high"]
+    assert 0 <= metrics["training_padding"] < 0.5
+    assert tags["machine"]
 
 
 def test_a_run_keeps_its_curves_and_predictions(project, reduced):
@@ -117,12 +130,12 @@ print(json.dumps([[model.config.id2label[row.argmax().item()], row.max().item()]
 
 
 def test_the_study_fills_both_tables_skips_what_is_done_and_survives_an_interruption(project, reduced):
-    """One model: baseline, three reductions, three transfers. Interrupted after the first run, then continued."""
+    """One model: baseline, three reductions, three transfers, one paired profile; interrupted, then continued."""
     words = [sys.executable, str(ROOT / "entry_points" / "study.py"), f"--preset={project.preset}"]
     env = environment(**project.env, MLFLOW_EXPERIMENT_NAME=EXPERIMENT)
     with subprocess.Popen(words, cwd=project.folder, env=env, stderr=subprocess.PIPE, text=True) as study:
         for line in study.stderr:
-            if line.startswith("[ 2/7]"):
+            if line.startswith("[ 2/8]"):
                 study.send_signal(signal.SIGTERM)
                 break
         study.stderr.read()
@@ -133,7 +146,7 @@ def test_the_study_fills_both_tables_skips_what_is_done_and_survives_an_interrup
 
     result = project.run("main")
     assert result.returncode == 0, result.stderr
-    assert re.search(r"\[ 1/7\].*finished already, skipped", result.stderr)
+    assert re.search(r"\[ 1/8\].*finished already, skipped", result.stderr)
     assert len(re.findall(r"accuracy 0\.\d+, \d+ s", result.stderr)) == 6
     assert "No row of the plan is missing." in result.stdout
     first, second = re.findall(r"\| Model .*?\n\n", result.stdout, re.S)[:2]
@@ -151,10 +164,42 @@ def test_the_study_fills_both_tables_skips_what_is_done_and_survives_an_interrup
         "layers-3",
     ]
     assert "nan" not in first + second
+    assert re.search(r"profile  bert +heads-6 x\d\.\d\d, hidden-192 x\d\.\d\d, layers-3 x\d\.\d\d", result.stderr)
+    changes = re.findall(r"\| Model .*?\n\n", result.stdout, re.S)[2]
+    assert [line.split("|")[-2].strip() for line in changes.strip().splitlines()[2:]] == ["in turn"] * 3
 
     again = project.run("main")
     assert again.returncode == 0
-    assert again.stderr.count("finished already, skipped") == 7
+    assert again.stderr.count("finished already, skipped") == 8
+
+
+def test_paired_profiling_measures_finished_runs_in_turn(project, reduced):
+    """A run beside itself is as fast as itself, within noise; the ratios are in the store."""
+    twin = project.runs(stage="baseline")[0].info.run_id
+    result = project.run("profile", "model=bert", f"runs={twin},{reduced.info.run_id}", "time_budget=1")
+    assert result.returncode == 0, result.stderr
+    latest = max(project.runs(stage="profile"), key=lambda run: run.info.start_time)
+    mlflow.set_tracking_uri(project.env["MLFLOW_TRACKING_URI"])
+    table = pd.read_csv(mlflow.artifacts.download_artifacts(f"runs:/{latest.info.run_id}/speed_ratios.csv"))
+    assert set(zip(table["workload"], table["batch_size"], strict=True)) == {
+        ("texts", 16), ("texts", 1), ("16", 16), ("16", 1),
+    }  # fmt: skip
+    reference = table[table["run_id"].eq(twin)]
+    assert (reference["speed_ratio"] == 1).all()
+    pruned = table[table["run_id"].eq(reduced.info.run_id)]
+    assert (pruned["low"] <= pruned["speed_ratio"]).all()
+    assert latest.data.metrics["speed_ratio/heads-6/texts/batch_16"] == pytest.approx(
+        pruned[pruned["workload"].eq("texts") & pruned["batch_size"].eq(16)]["speed_ratio"].item()
+    )
+
+
+def test_paired_profiling_refuses_what_it_cannot_measure(project, reduced):
+    one = entry(project, "profile_runs", "--model=bert", f"--runs={reduced.info.run_id}")
+    unknown = entry(project, "profile_runs", "--model=bert", "--runs=nope,never")
+    assert (one.returncode, unknown.returncode) == (1, 1)
+    assert "give at least two different run ids" in one.stderr
+    assert "Run nope is not in sqlite:///" in unknown.stderr
+    assert "Traceback" not in one.stderr + unknown.stderr
 
 
 def test_a_killed_process_fails_its_run_and_the_study_goes_on(project, small_preset):
@@ -215,8 +260,19 @@ def test_compare_reads_the_store_and_names_missing_rows(project, small_preset, t
     )
     (run,) = [run for run in project.runs(stage="compare") if run.data.params["preset"] == str(wide)]
     mlflow.set_tracking_uri(project.env["MLFLOW_TRACKING_URI"])
-    for file in ("source_table.csv", "source_table.md", "target_table.csv", "target_table.md", "report.md"):
+    for file in (
+        "source_table.csv",
+        "source_table.md",
+        "target_table.csv",
+        "target_table.md",
+        "trade_off.png",
+        "relative_changes.svg",
+        "report.md",
+    ):
         mlflow.artifacts.download_artifacts(f"runs:/{run.info.run_id}/{file}", dst_path=str(tmp_path))
+    uri = "models:/encoder-reduction-bert@best"
+    assert f"- `{uri}`: " in result.stdout
+    assert mlflow.pyfunc.load_model(uri).predict(["A wonderful film."])[0]["label"] in ("positive", "negative")
     table = pd.read_csv(tmp_path / "source_table.csv")
     baseline = next(r for r in project.runs(stage="baseline") if r.info.status == "FINISHED")
     assert table.loc[0, "Accuracy"] == pytest.approx(baseline.data.metrics["accuracy"])
@@ -306,7 +362,7 @@ def test_a_full_disk_is_one_sentence(project, tmp_path):
     assert [run.info.status for run in failed] == ["FAILED"]
 
 
-@pytest.mark.parametrize("name", ["baseline", "reduce", "transfer", "compare", "study"])
+@pytest.mark.parametrize("name", ["baseline", "reduce", "transfer", "profile_runs", "compare", "study"])
 def test_help_says_what_it_does_and_what_it_takes(project, name):
     result = project.command(sys.executable, ROOT / "entry_points" / f"{name}.py", "--help", cwd=project.folder)
     assert result.returncode == 0

@@ -72,6 +72,15 @@ def parameter_count(family, *, layers, heads, head_size, hidden, intermediate, v
     return embeddings + layers * layer + head
 
 
+def flop_count(*, layers, heads, head_size, hidden, intermediate, tokens, classes=2):
+    """The closed formula of one forward pass's matrix products: two operations for each multiply-add."""
+    attention = heads * head_size
+    projections = 2 * tokens * (4 * hidden * attention + 2 * hidden * intermediate)
+    scores_and_context = 2 * 2 * tokens**2 * attention
+    head = 2 * (hidden * hidden + hidden * classes)
+    return layers * (projections + scores_and_context) + head
+
+
 def duplicate_channels(model, family_description):
     """Make the upper half of the channels copies of the lower half that nobody reads.
 

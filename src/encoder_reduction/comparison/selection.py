@@ -15,6 +15,7 @@ METRICS = (
     "training_memory_gb",
     "inference_memory_gb",
     "training_seconds",
+    "flops_per_example",
 )
 _CONFIGURATION = ["stage", "model", "checkpoint", "dim", "config", "plan_fingerprint"]
 
@@ -45,13 +46,17 @@ def best_configurations(runs: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]
 
     Returns:
         The rows on the source corpus and on the target corpus: the configuration, the mean of every
-        metric over its seeds, ``seeds`` (how many), ``accuracy_std``, ``device`` and ``memory_kind``.
+        metric over its seeds, ``seeds`` (how many), ``accuracy_std``, ``run_ids`` (by seed), ``device``,
+        ``memory_kind`` and ``machine`` (whether it was fit for measuring).
     """
     grouped = runs.groupby(_CONFIGURATION, sort=False)
     rows = grouped[list(METRICS)].mean()
     rows["seeds"] = grouped["seed"].nunique()
     rows["accuracy_std"] = grouped["accuracy"].std()
-    for tag in ("device", "memory_kind"):
+    rows["run_ids"] = grouped[["seed", "run_id"]].apply(
+        lambda runs: dict(zip(runs["seed"], runs["run_id"], strict=True))
+    )
+    for tag in ("device", "memory_kind", "machine"):
         rows[tag] = grouped[tag].agg(lambda values: ", ".join(sorted(set(values))))
     rows = rows.reset_index().sort_values("validation_accuracy", ascending=False, kind="stable")
     rows = rows.drop_duplicates(["stage", "model", "dim"])

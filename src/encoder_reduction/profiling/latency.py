@@ -3,13 +3,18 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 
+Call = Callable[[], Any]
+
 _RESAMPLES = 1000
-_SETTLED = 0.05
-_MAX_WARMUP = 20
+_SETTLED = 0.02
+_MIN_WARMUP, _MAX_WARMUP = 3, 20
+# The interval is looked at again after this many times the sweeps, so that looking costs little.
+_GROWTH = 1.2
 
 
 @dataclass(frozen=True)
@@ -49,8 +54,23 @@ class Latency:
         return (self.interval[1] - self.interval[0]) / self.ms_per_example
 
 
+@dataclass(frozen=True)
+class Ratio:
+    """How many times as long a first set of calls takes as another, measured in turn.
+
+    Attributes:
+        median: median over the rounds of the first's sweep time / the other's.
+        interval: 95% bootstrap interval of the median.
+        rounds: how many times both were measured.
+    """
+
+    median: float
+    interval: tuple[float, float]
+    rounds: int
+
+
 def measure(
-    calls: Sequence[Callable[[], object]],
+    calls: Sequence[Call],
     examples: int,
     *,
     device: torch.device,
@@ -60,8 +80,8 @@ def measure(
 ) -> Latency:
     """Time a set of calls on a device.
 
-    Warm-up sweeps run until two in succession agree within 5%. Sweeps are then counted until the 95%
-    bootstrap interval of the median is narrow enough, or the time budget is spent.
+    Warm-up sweeps run until one more moves their median by less than 2%. Sweeps are then counted until
+    the 95% bootstrap interval of the median is narrow enough, or the time budget is spent.
 
     Args:
         calls: what to time; each is timed on its own, with CUDA events on a GPU.
@@ -71,35 +91,95 @@ def measure(
         min_repetitions: sweeps at the least, whatever the budget.
         time_budget: seconds for the counted sweeps.
     """
-    timed = _cuda_ms if device.type == "cuda" else _cpu_ms
-    _warm_up(calls, timed)
+    timed = _timer(device)
+    _warm_up(lambda: _sweep(calls, timed))
+
+    def narrow(sweeps: list[list[float]]) -> bool:
+        return _latency(np.asarray(sweeps), examples).relative_width <= relative_width
+
+    sweeps = _repeat(lambda: _sweep(calls, timed), narrow, min_repetitions, time_budget)
+    return _latency(np.asarray(sweeps), examples)
+
+
+def measure_interleaved(
+    contenders: Sequence[Sequence[Call]],
+    *,
+    device: torch.device,
+    relative_width: float,
+    min_repetitions: int,
+    time_budget: float,
+) -> list[Ratio]:
+    """How many times as fast as the first each set of calls is, measured in turn: A B C, A B C, ...
+
+    What slows the machine for a while slows all of them, so the ratio within a round holds where the
+    times themselves do not.
+
+    Args:
+        contenders: sets of calls that do the same work in different ways; the first is the reference.
+        device: where the calls do their work.
+        relative_width: wanted width of each ratio's interval over the ratio.
+        min_repetitions: rounds at the least, whatever the budget.
+        time_budget: seconds for the counted rounds.
+
+    Returns:
+        One ratio a contender, the first's own (1 exactly) included.
+    """
+    timed = _timer(device)
+
+    def one_round() -> list[float]:
+        return [sum(_sweep(calls, timed)) for calls in contenders]
+
+    def narrow(rounds: list[list[float]]) -> bool:
+        return all((r.interval[1] - r.interval[0]) <= relative_width * r.median for r in _ratios(np.asarray(rounds)))
+
+    _warm_up(one_round)
+    return _ratios(np.asarray(_repeat(one_round, narrow, min_repetitions, time_budget)))
+
+
+def _timer(device: torch.device) -> Callable[[Call], float]:
+    return _cuda_ms if device.type == "cuda" else _cpu_ms
+
+
+def _sweep(calls: Sequence[Call], timed: Callable[[Call], float]) -> list[float]:
+    return [timed(call) for call in calls]
+
+
+def _warm_up(sweep: Callable[[], list[float]]) -> None:
+    totals: list[float] = []
+    while len(totals) < _MAX_WARMUP:
+        before = np.median(totals) if totals else 0.0
+        totals.append(sum(sweep()))
+        if len(totals) >= _MIN_WARMUP and abs(np.median(totals) - before) <= _SETTLED * before:
+            return
+
+
+def _repeat(
+    sweep: Callable[[], list[float]],
+    narrow: Callable[[list[list[float]]], bool],
+    min_repetitions: int,
+    time_budget: float,
+) -> list[list[float]]:
     sweeps: list[list[float]] = []
+    look_at = float(min_repetitions)
     started = time.perf_counter()
     while True:
-        sweeps.append([timed(call) for call in calls])
+        sweeps.append(sweep())
         if len(sweeps) < min_repetitions:
             continue
-        result = _summary(sweeps, examples)
-        if result.relative_width <= relative_width or time.perf_counter() - started > time_budget:
-            return result
+        spent = time.perf_counter() - started > time_budget
+        if spent or (len(sweeps) >= look_at and narrow(sweeps)):
+            return sweeps
+        if len(sweeps) >= look_at:
+            look_at = len(sweeps) * _GROWTH
 
 
-def _warm_up(calls: Sequence[Callable[[], object]], timed: Callable[[Callable[[], object]], float]) -> None:
-    previous = None
-    for _ in range(_MAX_WARMUP):
-        current = sum(timed(call) for call in calls)
-        if previous is not None and abs(current - previous) <= _SETTLED * previous:
-            return
-        previous = current
-
-
-def _cpu_ms(call: Callable[[], object]) -> float:
+def _cpu_ms(call: Call) -> float:
     started = time.perf_counter()
     call()
     return (time.perf_counter() - started) * 1000
 
 
-def _cuda_ms(call: Callable[[], object]) -> float:
+def _cuda_ms(call: Call) -> float:
     start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
     start.record()
     call()
@@ -108,20 +188,29 @@ def _cuda_ms(call: Callable[[], object]) -> float:
     return start.elapsed_time(end)
 
 
-def _summary(sweeps: list[list[float]], examples: int) -> Latency:
-    times = np.asarray(sweeps)  # (sweeps, calls)
+def _latency(times: np.ndarray, examples: int) -> Latency:
+    """The summary of call times ``(sweeps, calls)`` in milliseconds."""
     per_example = times.sum(axis=1) / examples
-    resampled = np.random.default_rng(0).choice(per_example, size=(_RESAMPLES, len(per_example)))
-    low, high = np.percentile(np.median(resampled, axis=1), [2.5, 97.5])
     p50, p90, p95 = np.percentile(times, [50, 90, 95])
     return Latency(
         examples=examples,
-        repetitions=len(sweeps),
+        repetitions=len(times),
         ms_per_example=float(np.median(per_example)),
-        interval=(float(low), float(high)),
+        interval=_median_interval(per_example),
         mean=float(per_example.mean()),
         std=float(per_example.std(ddof=1)),
         call_p50=float(p50),
         call_p90=float(p90),
         call_p95=float(p95),
     )
+
+
+def _ratios(times: np.ndarray) -> list[Ratio]:
+    """Ratios of the first column to each, from times ``(rounds, contenders)``."""
+    return [Ratio(float(np.median(ratio)), _median_interval(ratio), len(ratio)) for ratio in (times[:, :1] / times).T]
+
+
+def _median_interval(values: np.ndarray) -> tuple[float, float]:
+    resampled = np.random.default_rng(0).choice(values, size=(_RESAMPLES, len(values)))
+    low, high = np.percentile(np.median(resampled, axis=1), [2.5, 97.5])
+    return float(low), float(high)

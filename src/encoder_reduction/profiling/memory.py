@@ -1,19 +1,21 @@
-"""The most memory a phase used: of the GPU's allocator on CUDA, resident memory of the process on a CPU."""
+"""The most memory a phase used: of the GPU on CUDA, resident memory of the process on a CPU."""
 
 import ctypes
 import gc
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 import torch
+from torch import nn
 
-GB = 1e9
+from .nvidia import GB, memory_reader
 
-_SAMPLING_SECONDS = 0.01
+_RESIDENT_SECONDS = 0.01
+_DEVICE_SECONDS = 0.2  # GPUtil starts nvidia-smi for each reading
 _CLEAR_REFS = Path("/proc/self/clear_refs")
 _STATUS = Path("/proc/self/status")
 
@@ -26,16 +28,40 @@ class PeakMemory:
         kind: ``gpu`` (allocated by torch on the device) or ``resident`` (of this process).
         start: in use when the phase began.
         peak: the most in use during the phase.
+        reserved: the most that torch's allocator had taken from the device; ``None`` on a CPU.
+        device: the most in use on the device by all processes, sampled; ``None`` on a CPU or where
+            neither GPUtil nor NVML answers.
+        device_source: which of the two answered.
     """
 
     kind: str
     start: float = 0.0
     peak: float = 0.0
+    reserved: float | None = None
+    device: float | None = None
+    device_source: str | None = None
 
     @property
     def above_start(self) -> float:
         """What the phase itself added at its peak."""
         return self.peak - self.start
+
+
+@dataclass(frozen=True)
+class TrainingState:
+    """What training keeps in memory, in GB (1e9 bytes), told apart.
+
+    Attributes:
+        parameters: the weights.
+        gradients: one for each trained weight, of the same size.
+        optimizer: the optimizer's own tensors (AdamW: two moments for each weight).
+        activations: what the forward pass of one batch keeps for the backward pass.
+    """
+
+    parameters: float
+    gradients: float
+    optimizer: float
+    activations: float
 
 
 @contextmanager
@@ -46,18 +72,74 @@ def peak_memory(device: torch.device) -> Iterator[PeakMemory]:
     reusing it. On Linux the kernel's own high-water mark is read; elsewhere resident memory is sampled.
     """
     gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats(device)
-        result = PeakMemory("gpu", start=torch.cuda.memory_allocated(device) / GB)
+    yield from _gpu_peak(device) if device.type == "cuda" else _resident_peak()
+
+
+def training_state(
+    model: nn.Module, optimizer: torch.optim.Optimizer, forward: Callable[[], torch.Tensor]
+) -> TrainingState:
+    """The parts of a training step's memory.
+
+    Args:
+        model: the network; its trained weights have gradients of their own size.
+        optimizer: its optimizer, after at least one step.
+        forward: computes the loss of one batch with the model in training mode.
+    """
+    states = [value for state in optimizer.state.values() for value in state.values()]
+    return TrainingState(
+        parameters=_bytes(model.parameters()) / GB,
+        gradients=_bytes(p for p in model.parameters() if p.requires_grad) / GB,
+        optimizer=_bytes(value for value in states if isinstance(value, torch.Tensor)) / GB,
+        activations=_kept_for_backward(forward, model) / GB,
+    )
+
+
+def _kept_for_backward(forward: Callable[[], torch.Tensor], model: nn.Module) -> int:
+    """Bytes of the tensors that autograd saves, each storage counted once, the weights left out."""
+    weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    kept: dict[int, int] = {}
+
+    def save(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor.detach()  # itself would tie the graph into a circle
+
+    with torch.autograd.graph.saved_tensors_hooks(save, lambda tensor: tensor):
+        loss = forward()
+    total = sum(kept.values())
+    del loss  # Until here the graph holds the storages, so that no address is used twice.
+    return total
+
+
+def _bytes(tensors: Iterable[torch.Tensor]) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+def _gpu_peak(device: torch.device) -> Iterator[PeakMemory]:
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats(device)
+    result = PeakMemory("gpu", start=torch.cuda.memory_allocated(device) / GB)
+    reader = memory_reader(device)
+    with ExitStack() as stack:
+        peak = stack.enter_context(_sampled(reader.read, _DEVICE_SECONDS)) if reader else None
         yield result
         result.peak = torch.cuda.max_memory_allocated(device) / GB
-        return
+        result.reserved = torch.cuda.max_memory_reserved(device) / GB
+        if reader and peak:
+            result.device, result.device_source = peak(), reader.source
+
+
+def _resident_peak() -> Iterator[PeakMemory]:
     _give_back_freed_memory()
-    result = PeakMemory("resident", start=psutil.Process().memory_info().rss / GB)
-    with _high_water_mark() if _reset_high_water_mark() else _sampled() as read:
+    result = PeakMemory("resident", start=_resident() / GB)
+    with _high_water_mark() if _reset_high_water_mark() else _sampled(_resident, _RESIDENT_SECONDS) as read:
         yield result
         result.peak = max(read() / GB, result.start)
+
+
+def _resident() -> float:
+    return float(psutil.Process().memory_info().rss)
 
 
 def _give_back_freed_memory() -> None:
@@ -77,23 +159,24 @@ def _reset_high_water_mark() -> bool:
 
 
 @contextmanager
-def _high_water_mark() -> Iterator:
+def _high_water_mark() -> Iterator[Callable[[], float]]:
     yield lambda: int(_STATUS.read_text().partition("VmHWM:")[2].split()[0]) * 1024
 
 
 @contextmanager
-def _sampled() -> Iterator:
-    process, done, peak = psutil.Process(), threading.Event(), 0
+def _sampled(read: Callable[[], float], seconds: float) -> Iterator[Callable[[], float]]:
+    """The highest value of ``read`` while the block runs, read at this interval and at the end."""
+    done, peak = threading.Event(), read()
 
     def sample() -> None:
         nonlocal peak
-        while not done.wait(_SAMPLING_SECONDS):
-            peak = max(peak, process.memory_info().rss)
+        while not done.wait(seconds):
+            peak = max(peak, read())
 
     thread = threading.Thread(target=sample, daemon=True)
     thread.start()
     try:
-        yield lambda: max(peak, process.memory_info().rss)
+        yield lambda: max(peak, read())
     finally:
         done.set()
         thread.join()

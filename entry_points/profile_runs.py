@@ -1,0 +1,31 @@
+"""Measure the models of finished runs in turn in one process, so that their speed-ups hold on a noisy machine."""
+
+# Not called profile.py: that would hide the standard library's module of this name.
+
+import click
+
+import _source  # noqa: F401
+from encoder_reduction import command_line as cli
+
+
+@click.command(cls=cli.EntryPoint, help=__doc__)
+@cli.model_option
+@click.option(
+    "--runs",
+    help="Run ids, such as ID1,ID2; the first is the reference.  [default: the model's baseline, then the best"
+    " reduction of each dimension]",
+)
+@cli.preset_option
+@cli.run_options
+def main(model: str, runs: str | None, preset: str, **settings: object) -> None:
+    chosen = cli.load_preset(preset)
+    plan = chosen.plan("baseline", model, overrides=settings)
+
+    from encoder_reduction import paired, tracking
+
+    run_ids = runs.split(",") if runs else paired.runs_to_pair(tracking.current_experiment(), chosen, model)
+    click.echo(paired.execute(plan, run_ids).ratios.to_markdown(index=False, floatfmt=".3f"))
+
+
+if __name__ == "__main__":
+    main()

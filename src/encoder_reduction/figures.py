@@ -1,0 +1,166 @@
+"""The figures of a run under the names that MLflow, the tables and the documents use (docs/measurements.md)."""
+
+import time
+from dataclasses import dataclass
+
+from datasets import Dataset
+from transformers import PreTrainedModel
+
+from .architectures import family_of
+from .evaluation import Evaluation
+from .inference import TEXTS, Profiler, Workload, flops_of
+from .profiling.compute import Flops, matrix_product_rate, total
+from .profiling.energy import joules_per_example
+from .profiling.latency import Latency
+from .profiling.memory import PeakMemory
+from .training import Training, compute_dtype
+
+_COMPARED_LENGTH = 128
+
+
+@dataclass(frozen=True)
+class InferenceFigures:
+    """What inference took.
+
+    Attributes:
+        latencies: each workload and its latency, the table's (texts in the plan's batches) first.
+        tokenisation: texts to padded batches on the device.
+        end_to_end: texts to predicted classes.
+        flops: of one example by its length.
+        product_rate: FLOP/s of a large matrix product in the same precision.
+        joules: energy of an example of the table's workload, ``None`` without a counter.
+    """
+
+    latencies: list[tuple[Workload, Latency]]
+    tokenisation: Latency
+    end_to_end: Latency
+    flops: Flops
+    product_rate: float
+    joules: float | None
+
+
+class Stopwatch:
+    """Seconds from one lap to the next."""
+
+    def __init__(self) -> None:
+        self.laps: dict[str, float] = {}
+        self._since = time.perf_counter()
+
+    def lap(self, phase: str) -> None:
+        """End a phase; the next one starts now."""
+        now = time.perf_counter()
+        self.laps[phase] = now - self._since
+        self._since = now
+
+    def seconds(self) -> dict[str, float]:
+        """The laps as figures: ``loading_seconds`` and so on."""
+        return {f"{phase}_seconds": seconds for phase, seconds in self.laps.items()}
+
+
+def further(
+    profiler: Profiler, table: tuple[Workload, Latency], tokenised: Dataset, texts: list[str]
+) -> InferenceFigures:
+    """Measure all of inference that the table does not show; ``table`` has been measured before."""
+    others = [w for w in profiler.workloads(tokenised) if (w.name, w.batch_size) != (TEXTS, table[0].batch_size)]
+    device, settings = profiler.model.device, profiler.settings
+    return InferenceFigures(
+        latencies=[table, *((workload, profiler.latency(workload)) for workload in others)],
+        tokenisation=profiler.tokenisation(texts),
+        end_to_end=profiler.end_to_end(texts),
+        flops=flops_of(profiler.model),
+        product_rate=matrix_product_rate(
+            device, compute_dtype(profiler.fine_tuning.precision), time_budget=settings.time_budget
+        ),
+        joules=joules_per_example(profiler.calls(table[0]), table[0].examples, device, seconds=settings.time_budget),
+    )
+
+
+def of_size(model: PreTrainedModel) -> dict[str, float]:
+    """Parameters of the whole classifier, of its embeddings and of its transformer layers."""
+    family = family_of(model)
+    backbone = model.get_submodule(family.backbone)
+    embeddings = [backbone.get_submodule(name) for name in (*family.embeddings, family.embedding_norm)]
+    return {
+        "parameters": _parameters(model),
+        "embedding_parameters": sum(_parameters(module) for module in embeddings),
+        "encoder_parameters": _parameters(family.layer_list(model)),
+    }
+
+
+def of_quality(training: Training, test: Evaluation) -> dict[str, float]:
+    """What the model reached: on test, and on the validation split that selects."""
+    return {
+        "accuracy": test.accuracy,
+        "f1": test.f1,
+        "validation_accuracy": training.validation_accuracy,
+        "validation_f1": training.validation_f1,
+        "best_epoch": training.best_epoch,
+    }
+
+
+def of_training(training: Training, joules: float | None, inference: InferenceFigures) -> dict[str, float]:
+    """Time, throughput, computation and energy of training."""
+    rate = total(inference.flops.training, training.shapes) / training.seconds
+    figures = {
+        "training_seconds": training.seconds,
+        "training_examples_per_second": training.examples / training.seconds,
+        "training_tokens_per_second": training.tokens / training.seconds,
+        "training_padding": training.padding,
+        "training_flops_per_second": rate,
+        "training_matrix_product_share": rate / inference.product_rate,
+    }
+    return figures | ({"training_joules_per_example": joules / training.examples} if joules else {})
+
+
+def of_inference(inference: InferenceFigures) -> dict[str, float]:
+    """Time, throughput, computation and energy of inference."""
+    workload, latency = inference.latencies[0]
+    flops = total(inference.flops.forward, workload.shapes) / workload.examples
+    rate = flops * latency.examples_per_second
+    figures = {
+        "inference_ms": latency.ms_per_example,
+        "inference_ms_low": latency.interval[0],
+        "inference_ms_high": latency.interval[1],
+        "inference_ms_mean": latency.mean,
+        "inference_ms_std": latency.std,
+        "inference_batch_ms_p50": latency.call_p50,
+        "inference_batch_ms_p90": latency.call_p90,
+        "inference_batch_ms_p95": latency.call_p95,
+        "inference_repetitions": float(latency.repetitions),
+        "inference_examples_per_second": latency.examples_per_second,
+        "tokenisation_ms": inference.tokenisation.ms_per_example,
+        "end_to_end_ms": inference.end_to_end.ms_per_example,
+        "flops_per_example": flops,
+        f"flops_{_COMPARED_LENGTH}": inference.flops.forward(_COMPARED_LENGTH),
+        "inference_flops_per_second": rate,
+        "matrix_product_flops_per_second": inference.product_rate,
+        "inference_matrix_product_share": rate / inference.product_rate,
+    }
+    for other, measured in inference.latencies[1:]:
+        length = "" if other.name == TEXTS else f"_{other.name}"
+        batch = "" if other.batch_size == workload.batch_size else f"_batch_{other.batch_size}"
+        figures[f"inference_ms{length}{batch}"] = measured.ms_per_example
+    return figures | ({"inference_joules_per_example": inference.joules} if inference.joules else {})
+
+
+def of_memory(training: Training, training_memory: PeakMemory, inference_memory: PeakMemory) -> dict[str, float]:
+    """Peak memory of both phases, and the parts of a training step's."""
+    figures: dict[str, float | None] = {}
+    for phase, peak in (("training", training_memory), ("inference", inference_memory)):
+        figures |= {
+            f"{phase}_memory_gb": peak.peak,
+            f"{phase}_memory_above_start_gb": peak.above_start,
+            f"{phase}_memory_reserved_gb": peak.reserved,
+            f"{phase}_memory_device_gb": peak.device,
+        }
+    figures |= {
+        "parameters_gb": training.state.parameters,
+        "gradients_gb": training.state.gradients,
+        "optimizer_gb": training.state.optimizer,
+        "activations_gb": training.state.activations,
+    }
+    return {name: value for name, value in figures.items() if value is not None}
+
+
+def _parameters(module: object) -> float:
+    return float(sum(parameter.numel() for parameter in module.parameters()))

@@ -1,0 +1,138 @@
+"""Paired profiling: the models of finished runs measured in turn in one process, so that ratios hold.
+
+Two runs measure their latency minutes apart, on a machine that may have slowed meanwhile. Here all
+models take turns, A B C, A B C, and only ratios within a round are reported.
+"""
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import pandas as pd
+import torch
+
+from . import checkpoints, corpora, fingerprints, tracking
+from .comparison.selection import best_configurations, latest_runs
+from .errors import UserError
+from .inference import Profiler, Workload
+from .presets import Preset, RunPlan
+from .profiling.latency import measure_interleaved
+from .profiling.machine import device_name, watched
+from .training import tokenise
+
+_Key = tuple[str, int]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a finished paired measurement is known by.
+
+    Attributes:
+        run_id: its MLflow run.
+        ratios: one row for each run and workload: ``run_id``, ``reference``, ``model``, ``config``,
+            ``workload``, ``batch_size``, ``speed_ratio``, ``low``, ``high``, ``rounds``.
+    """
+
+    run_id: str
+    ratios: pd.DataFrame
+
+    @property
+    def headline(self) -> str:
+        """Speed-ups on the table's workload, in a few words."""
+        rows = self.ratios[self.ratios["workload"].eq(self.ratios["workload"].iloc[0])]
+        rows = rows[rows["batch_size"].eq(rows["batch_size"].max()) & rows["run_id"].ne(rows["reference"])]
+        return ", ".join(f"{row.config} x{row.speed_ratio:.2f}" for row in rows.itertuples())
+
+
+def runs_to_pair(experiment_id: str, preset: Preset, model: str) -> list[str]:
+    """Run ids of a model's baseline and of the best configuration of each dimension, the baseline first.
+
+    Raises:
+        UserError: the baseline or every reduction is missing.
+    """
+    found = latest_runs(tracking.finished_runs(experiment_id, preset=preset.name, model=model), preset.name)
+    source, _ = best_configurations(found)
+    if "none" not in set(source["dim"]) or len(source) < 2:
+        raise UserError(
+            f"Paired profiling of model={model} needs its baseline and at least one finished reduction; in this"
+            f" experiment there is only: {', '.join(source['config'])}."
+        )
+    return [next(iter(ids.values())) for ids in source["run_ids"]]
+
+
+def execute(
+    plan: RunPlan, run_ids: Sequence[str], *, parent: str | None = None, experiment_id: str | None = None
+) -> Outcome:
+    """Measure the models of finished runs in turn, inside an MLflow run of stage ``profile``.
+
+    Args:
+        plan: its corpus, batch size, precision and profiling settings are used; every model is measured on
+            the same test texts.
+        run_ids: finished runs; the first is the reference of the ratios.
+        parent: the study's run, if this is part of one.
+        experiment_id: where a new run goes.
+
+    Raises:
+        UserError: fewer than two runs, a run that is not finished, or one without a model.
+    """
+    with tracking.open_run(parent, experiment_id) as run, ExitStack() as folders:
+        if len(set(run_ids)) < 2:
+            raise UserError(f"runs={','.join(run_ids)} is not allowed: give at least two different run ids.")
+        described = [tracking.finished_run(run_id) for run_id in run_ids]
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        test = corpora.draw(corpora.load(plan.corpus)["test"], plan.fine_tuning.max_test_examples, 0)
+        profilers: list[Profiler] = []
+        workloads: list[dict[_Key, Workload]] = []
+        for run_id in run_ids:
+            model, tokenizer = checkpoints.load_folder(folders.enter_context(tracking.downloaded_model(run_id)))
+            profiler = Profiler(model.to(device).eval(), tokenizer, plan.fine_tuning, plan.profiling)
+            profilers.append(profiler)
+            own = profiler.workloads(tokenise(test, tokenizer, plan.fine_tuning.max_length))
+            workloads.append({(workload.name, workload.batch_size): workload for workload in own})
+        # A fixed length that one of the models cannot take is measured on none.
+        shared = [key for key in workloads[0] if all(key in own for own in workloads)]
+        with watched(device) as machine:
+            tables = [_ratios(profilers, [own[key] for own in workloads], described) for key in shared]
+        ratios = pd.concat(tables, ignore_index=True)
+        tags = {"stage": "profile", "preset": plan.preset, "model": plan.model, "device": device_name()}
+        tags["fingerprint"] = fingerprints.of_plan(plan, ",".join(run_ids))
+        tags["machine"] = "; ".join(machine.warnings()) or "quiet"
+        run.describe(f"{plan.model}/profile", tags, plan.profiling.model_dump() | {"runs": ",".join(run_ids)})
+        run.table(ratios, tracking.RATIOS_FILE)
+        run.json(machine.as_dict(), "machine.json")
+        run.metrics(
+            {
+                f"speed_ratio/{row.config}/{row.workload}/batch_{row.batch_size}": row.speed_ratio
+                for row in ratios.itertuples()
+            }
+        )
+        return Outcome(run.run_id, ratios)
+
+
+def _ratios(profilers: list[Profiler], workloads: Sequence[Workload], described: list[dict[str, str]]) -> pd.DataFrame:
+    """Speed of every model relative to the first on one kind of workload."""
+    settings = profilers[0].settings
+    ratios = measure_interleaved(
+        [profiler.calls(workload) for profiler, workload in zip(profilers, workloads, strict=True)],
+        device=profilers[0].model.device,
+        relative_width=settings.relative_width,
+        min_repetitions=settings.min_repetitions,
+        time_budget=settings.time_budget * len(profilers),
+    )
+    return pd.DataFrame(
+        [
+            {
+                "run_id": tags["run_id"],
+                "reference": described[0]["run_id"],
+                "model": tags["model"],
+                "config": tags["config"],
+                "workload": workload.name,
+                "batch_size": workload.batch_size,
+                "speed_ratio": ratio.median,
+                "low": ratio.interval[0],
+                "high": ratio.interval[1],
+                "rounds": ratio.rounds,
+            }
+            for tags, workload, ratio in zip(described, workloads, ratios, strict=True)
+        ]
+    )

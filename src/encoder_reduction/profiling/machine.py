@@ -1,0 +1,160 @@
+"""The state of the machine while something was measured, and whether it was fit for measuring."""
+
+import functools
+import os
+import platform
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+from .nvidia import nvml
+
+# Shares of the machine's processor time beyond which timings are doubtful.
+_OTHERS, _STOLEN = 0.05, 0.02
+
+
+@dataclass(frozen=True)
+class MachineState:
+    """One look at the machine; ``None`` is what it does not tell.
+
+    Attributes:
+        device: the GPU's name, or the processor's.
+        driver: version of the NVIDIA driver.
+        clock_mhz: clock of the GPU's processors, or of the CPU.
+        temperature_celsius: of the GPU.
+        throttling: why the GPU holds its clock down.
+        gpu_processes: other processes that compute on the GPU.
+        load_average: runnable processes of the last minute, this one's threads included.
+        threads: threads that torch computes with.
+    """
+
+    device: str
+    driver: str | None
+    clock_mhz: float | None
+    temperature_celsius: float | None
+    throttling: tuple[str, ...]
+    gpu_processes: int | None
+    load_average: float | None
+    threads: int
+
+
+@dataclass
+class Watch:
+    """The machine at the start and end of a phase, and who else used its processors meanwhile.
+
+    Attributes:
+        others: share of all processor time that went to other processes.
+        stolen: share that the host of this virtual machine gave to somebody else.
+    """
+
+    start: MachineState
+    end: MachineState | None = None
+    others: float = 0.0
+    stolen: float = 0.0
+
+    def warnings(self) -> list[str]:
+        """What makes the timings of this phase doubtful, in words."""
+        states = [state for state in (self.start, self.end) if state]
+        found = []
+        if self.others > _OTHERS:
+            found.append(f"other processes took {self.others:.0%} of the processors")
+        if self.stolen > _STOLEN:
+            found.append(f"the host took {self.stolen:.0%} of the processors away")
+        if count := max(state.gpu_processes or 0 for state in states):
+            found.append(f"{count} other processes were on the GPU")
+        if reasons := sorted({reason for state in states for reason in state.throttling}):
+            found.append(f"the GPU held its clock down ({', '.join(reasons)})")
+        return found
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything, for a JSON file."""
+        return asdict(self) | {"warnings": self.warnings()}
+
+
+@functools.cache
+def device_name() -> str:
+    """The GPU's name, or the processor's with the threads that torch uses."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return f"{_processor()} ({torch.get_num_threads()} threads)"
+
+
+def look(device: torch.device) -> MachineState:
+    """The machine's state now."""
+    return MachineState(
+        device=device_name(),
+        driver=nvml(device, lambda pynvml, gpu: pynvml.nvmlSystemGetDriverVersion()),
+        clock_mhz=_clock(device),
+        temperature_celsius=nvml(device, lambda pynvml, gpu: pynvml.nvmlDeviceGetTemperature(gpu, 0)),
+        throttling=_throttling(device),
+        gpu_processes=nvml(device, _other_gpu_processes),
+        load_average=os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+        threads=torch.get_num_threads(),
+    )
+
+
+@contextmanager
+def watched(device: torch.device) -> Iterator[Watch]:
+    """Look at the machine before and after the block, and at the processors' time in between."""
+    watch = Watch(look(device))
+    before, own, started = psutil.cpu_times(), _own_seconds(), time.perf_counter()
+    try:
+        yield watch
+    finally:
+        after = psutil.cpu_times()
+        capacity = (time.perf_counter() - started) * (psutil.cpu_count() or 1)
+        stolen = getattr(after, "steal", 0.0) - getattr(before, "steal", 0.0)
+        used = _busy_seconds(after) - _busy_seconds(before)
+        watch.others = max(0.0, used - (_own_seconds() - own)) / capacity
+        watch.stolen = stolen / capacity
+        watch.end = look(device)
+
+
+def _busy_seconds(times: Any) -> float:
+    # Time of guests is part of user time; what the host took away is counted apart.
+    left_out = {"idle", "iowait", "steal", "guest", "guest_nice"}
+    return sum(value for name, value in times._asdict().items() if name not in left_out)
+
+
+def _own_seconds() -> float:
+    times = psutil.Process().cpu_times()
+    return times.user + times.system
+
+
+def _clock(device: torch.device) -> float | None:
+    if device.type == "cuda":
+        return nvml(device, lambda pynvml, gpu: pynvml.nvmlDeviceGetClockInfo(gpu, pynvml.NVML_CLOCK_SM))
+    frequency = psutil.cpu_freq() if hasattr(psutil, "cpu_freq") else None
+    return frequency.current if frequency else None
+
+
+def _other_gpu_processes(pynvml: Any, gpu: Any) -> int:
+    return sum(process.pid != os.getpid() for process in pynvml.nvmlDeviceGetComputeRunningProcesses(gpu))
+
+
+def _throttling(device: torch.device) -> tuple[str, ...]:
+    def query(pynvml: Any, gpu: Any) -> tuple[str, ...]:
+        active = pynvml.nvmlDeviceGetCurrentClocksThrottleReasons(gpu)
+        reasons = {
+            "power cap": pynvml.nvmlClocksThrottleReasonSwPowerCap,
+            "heat, by software": pynvml.nvmlClocksThrottleReasonSwThermalSlowdown,
+            "heat, by hardware": pynvml.nvmlClocksThrottleReasonHwThermalSlowdown,
+            "hardware slowdown": pynvml.nvmlClocksThrottleReasonHwSlowdown,
+        }
+        return tuple(name for name, bit in reasons.items() if active & bit)
+
+    return nvml(device, query) or ()
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
