@@ -12,6 +12,7 @@ _NUMBERS = {
     "Inference Time (ms)": "{:.2f}",
     "Memory (GB)": "{:.2f}",
     "Training Time (s)": "{:.1f}",
+    "p (Holm)": "{:.3f}",
 }
 
 
@@ -41,16 +42,33 @@ def _table(rows: pd.DataFrame) -> pd.DataFrame:
 
 def to_markdown(table: pd.DataFrame) -> str:
     """A table for people: numbers rounded to what they are worth."""
+    sides = ["right" if number else "left" for number in _numeric(table)]
+    return _rounded(table).to_markdown(index=False, disable_numparse=True, colalign=sides)
+
+
+def to_latex(table: pd.DataFrame) -> str:
+    """The same table for a paper; needs the package booktabs."""
+    shown = _rounded(table).rename(columns=_escaped)
+    sides = "".join("r" if number else "l" for number in _numeric(table))
+    return shown.style.hide(axis="index").format(_escaped).to_latex(hrules=True, column_format=sides)
+
+
+def _rounded(table: pd.DataFrame) -> pd.DataFrame:
     shown = table.copy()
-    for column in shown.columns:
-        shape = _NUMBERS.get(column, "{:+.1f}")
-        if pd.api.types.is_numeric_dtype(shown[column]):
-            shown[column] = shown[column].map(shape.format, na_action="ignore")
-    return shown.to_markdown(index=False, disable_numparse=True, colalign=_alignment(table))
+    for column, number in zip(table.columns, _numeric(table), strict=True):
+        if number:
+            shown[column] = table[column].map(_NUMBERS.get(column, "{:+.1f}").format, na_action="ignore")
+    return shown.fillna("")
 
 
-def _alignment(table: pd.DataFrame) -> list[str]:
-    return ["right" if pd.api.types.is_numeric_dtype(table[column]) else "left" for column in table.columns]
+def _numeric(table: pd.DataFrame) -> list[bool]:
+    return [pd.api.types.is_numeric_dtype(table[column]) for column in table.columns]
+
+
+def _escaped(text: str) -> str:
+    for character in "&%_#":
+        text = text.replace(character, "\\" + character)
+    return text
 
 
 def notes(rows: pd.DataFrame) -> str:
@@ -67,6 +85,21 @@ def notes(rows: pd.DataFrame) -> str:
         "Training time leaves out evaluation, logging and checkpoints.",
         f"Seeds per row: {count}. Device: {'; '.join(devices)}.",
     ]
+    if _regrouped(rows):
+        lines.append(
+            "Regrouped heads are the same weights read as fewer, wider heads: they save no parameters and no memory."
+        )
+    troubled = rows[rows["machine"].ne("quiet")]
+    if len(troubled):
+        causes = "; ".join(f"{row.checkpoint} {row.config}: {row.machine}" for row in troubled.itertuples())
+        lines.append(f"The machine was not quiet while these were measured, so doubt their times: {causes}.")
     if len(devices) > 1:
         lines.append("The rows come from different devices: do not compare their times or memory.")
     return " ".join(lines)
+
+
+def _regrouped(rows: pd.DataFrame) -> bool:
+    """Whether some row's heads were cut without removing a parameter."""
+    full = rows[rows["dim"].eq("none")].set_index("model")["parameters"]
+    heads = rows[rows["dim"].eq("heads")]
+    return bool((heads["parameters"] == heads["model"].map(full)).any())

@@ -1,0 +1,167 @@
+"""Whether a reduction differs from its baseline by more than chance, on the test examples that both predicted.
+
+One test split is a sample of texts. Both models saw the same ones, so their predictions are compared
+example by example: McNemar's exact test (McNemar 1947; Dietterich 1998, section 3.1) for accuracy, a paired
+bootstrap (Efron & Tibshirani 1993) for intervals, Holm's correction for the number of comparisons. What
+another seed of training would have given is a different question, answered over seeds alone.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+from statsmodels.stats.contingency_tables import mcnemar
+from statsmodels.stats.multitest import multipletests
+
+ALPHA = 0.05
+
+_RESAMPLES = 2000
+_BATCH = 100
+
+Interval = tuple[float, float]
+Score = Callable[[np.ndarray, np.ndarray], np.ndarray]
+Statistic = Callable[[np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A reduction minus its baseline, in points (hundredths) of the test split.
+
+    Attributes:
+        accuracy: mean over the seeds that both have.
+        accuracy_interval: 95% paired bootstrap over the examples.
+        f1: the same for weighted F1.
+        f1_interval: likewise.
+        p: McNemar's exact test, of the lowest seed that both have.
+        seeds: how many seeds both have.
+        seed_interval: 95% t interval of the accuracy difference over the seeds, ``None`` for one seed.
+    """
+
+    accuracy: float
+    accuracy_interval: Interval
+    f1: float
+    f1_interval: Interval
+    p: float
+    seeds: int
+    seed_interval: Interval | None
+
+
+def difference(baseline: Sequence[pd.DataFrame], reduced: Sequence[pd.DataFrame]) -> Difference:
+    """Compare two models' predictions of the same test examples.
+
+    Args:
+        baseline, reduced: one table a seed, in the same order of seeds, with ``id``, ``label`` and
+            ``prediction``; examples that one of them lacks are left out.
+    """
+    labels, ours, theirs = _aligned(baseline, reduced)
+
+    def gain(score: Score, rows: np.ndarray) -> np.ndarray:
+        by_seed = [
+            score(labels[rows], o[rows]) - score(labels[rows], t[rows]) for o, t in zip(ours, theirs, strict=True)
+        ]
+        return 100 * np.mean(by_seed, axis=0)
+
+    everything = np.arange(len(labels))
+    by_seed = [100 * (accuracy(labels, o) - accuracy(labels, t)) for o, t in zip(ours, theirs, strict=True)]
+    return Difference(
+        accuracy=float(gain(accuracy, everything)),
+        accuracy_interval=_bootstrap(everything, lambda rows: gain(accuracy, rows)),
+        f1=float(gain(weighted_f1, everything)),
+        f1_interval=_bootstrap(everything, lambda rows: gain(weighted_f1, rows)),
+        p=mcnemar_p(theirs[0] == labels, ours[0] == labels),
+        seeds=len(by_seed),
+        seed_interval=t_interval(by_seed) if len(by_seed) > 1 else None,
+    )
+
+
+def gains(baseline: Sequence[pd.DataFrame], reduced: Sequence[pd.DataFrame]) -> pd.Series:
+    """By example id: correct with the reduction minus correct with the baseline, averaged over the seeds."""
+    right = [
+        [table.set_index("id")["prediction"].eq(table.set_index("id")["label"]).astype(float) for table in tables]
+        for tables in (reduced, baseline)
+    ]
+    return pd.concat([ours - theirs for ours, theirs in zip(*right, strict=True)], axis=1).mean(axis=1, skipna=False)
+
+
+def mcnemar_p(first: np.ndarray, second: np.ndarray) -> float:
+    """Two-sided p of McNemar's exact test, from which examples ``(n,)`` each of two models got right."""
+    table = [[np.sum(first & second), np.sum(first & ~second)], [np.sum(~first & second), np.sum(~first & ~second)]]
+    return float(mcnemar(table, exact=True).pvalue)
+
+
+def holm(p_values: Sequence[float]) -> np.ndarray:
+    """p values corrected for their number (Holm 1979); NaN stays NaN and does not count."""
+    p = np.asarray(p_values, dtype=float)
+    corrected, known = np.full_like(p, np.nan), ~np.isnan(p)
+    if known.any():
+        corrected[known] = multipletests(p[known], alpha=ALPHA, method="holm")[1]
+    return corrected
+
+
+def t_interval(values: Sequence[float]) -> Interval:
+    """95% Student interval of the mean of at least two values."""
+    spread = stats.sem(values)
+    if spread == 0:
+        return values[0], values[0]
+    low, high = stats.t.interval(1 - ALPHA, len(values) - 1, loc=np.mean(values), scale=spread)
+    return float(low), float(high)
+
+
+def costliest(gains: pd.DataFrame) -> pd.Series:
+    """How often each dimension costs the most accuracy when the test examples are drawn again.
+
+    Args:
+        gains: one row a test example, one column a dimension: correct with the reduction minus correct
+            without, averaged over models and seeds.
+
+    Returns:
+        The bootstrap probability of each dimension, in the order of the columns.
+    """
+    rng = np.random.default_rng(0)
+    values, wins = gains.to_numpy(), np.zeros(gains.shape[1])
+    for _ in range(_RESAMPLES):
+        wins[values[rng.integers(len(values), size=len(values))].mean(axis=0).argmin()] += 1
+    return pd.Series(wins / _RESAMPLES, index=gains.columns)
+
+
+def accuracy(labels: np.ndarray, predictions: np.ndarray) -> np.ndarray:
+    """Accuracy over the last axis."""
+    return (labels == predictions).mean(axis=-1)
+
+
+def weighted_f1(labels: np.ndarray, predictions: np.ndarray) -> np.ndarray:
+    """F1 averaged over the two classes, weighted by their support, over the last axis."""
+    total = np.zeros(labels.shape[:-1])
+    for positive in (0, 1):
+        true = ((labels == positive) & (predictions == positive)).sum(axis=-1)
+        wrong = ((labels == positive) != (predictions == positive)).sum(axis=-1)
+        support = (labels == positive).mean(axis=-1)
+        total += support * 2 * true / np.maximum(2 * true + wrong, 1)
+    return total
+
+
+def _aligned(
+    baseline: Sequence[pd.DataFrame], reduced: Sequence[pd.DataFrame]
+) -> tuple[np.ndarray, list[np.ndarray], list[np.ndarray]]:
+    """Labels ``(n,)`` and, by seed, the predictions of the reduction and of the baseline on these examples."""
+    tables = [table.set_index("id") for table in (*baseline, *reduced)]
+    shared = tables[0].index
+    for table in tables[1:]:
+        shared = shared.intersection(table.index)
+    predictions = [table.loc[shared, "prediction"].to_numpy() for table in tables]
+    return tables[0].loc[shared, "label"].to_numpy(), predictions[len(baseline) :], predictions[: len(baseline)]
+
+
+def _bootstrap(rows: np.ndarray, statistic: Statistic) -> Interval:
+    result = stats.bootstrap(
+        (rows,),
+        lambda rows, axis: statistic(rows),
+        n_resamples=_RESAMPLES,
+        batch=_BATCH,
+        method="percentile",
+        vectorized=True,
+        rng=np.random.default_rng(0),
+    )
+    return float(result.confidence_interval.low), float(result.confidence_interval.high)

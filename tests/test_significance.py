@@ -1,0 +1,107 @@
+"""Statistics against scipy, statsmodels and scikit-learn used directly, and against planted effects."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+from sklearn.metrics import f1_score
+from statsmodels.stats.weightstats import DescrStatsW
+
+from encoder_reduction.comparison import significance
+
+
+def predictions(labels, right):
+    """A table of predictions that are right where ``right`` says so."""
+    return pd.DataFrame({"id": range(len(labels)), "label": labels, "prediction": np.where(right, labels, 1 - labels)})
+
+
+def two_models(rng, examples, baseline, loss):
+    """Predictions of a baseline of this accuracy and of a reduction that loses ``loss`` of it, correlated."""
+    labels, draw = rng.integers(0, 2, examples), rng.random(examples)
+    noise = np.where(rng.random(examples) < 0.1, rng.random(examples), draw)
+    return predictions(labels, draw < baseline), predictions(labels, noise < baseline - loss)
+
+
+def test_mcnemar_is_the_exact_binomial_test_of_the_disagreements():
+    rng = np.random.default_rng(1)
+    first, second = rng.random(500) < 0.8, rng.random(500) < 0.75
+    gained, lost = int((~first & second).sum()), int((first & ~second).sum())
+    expected = stats.binomtest(gained, gained + lost, 0.5).pvalue
+    assert significance.mcnemar_p(first, second) == pytest.approx(expected, abs=1e-9)
+    assert significance.mcnemar_p(first, first) == 1
+
+
+def test_weighted_f1_is_scikit_learns():
+    rng = np.random.default_rng(2)
+    labels, guesses = rng.integers(0, 2, (3, 200)), rng.integers(0, 2, (3, 200))
+    expected = [f1_score(a, b, average="weighted") for a, b in zip(labels, guesses, strict=True)]
+    assert significance.weighted_f1(labels, guesses) == pytest.approx(expected, abs=1e-9)
+    assert significance.weighted_f1(np.ones(5), np.zeros(5)) == 0
+
+
+def test_holm_steps_down():
+    p = [0.01, 0.04, np.nan, 0.03, 0.005]
+    # Sorted 0.005, 0.01, 0.03, 0.04 times 4, 3, 2, 1, each at least the one before.
+    assert significance.holm(p) == pytest.approx([0.03, 0.06, np.nan, 0.06, 0.02], abs=1e-9, nan_ok=True)
+    assert np.isnan(significance.holm([np.nan])).all()
+
+
+def test_the_interval_over_seeds_is_students():
+    values = [0.80, 0.82, 0.79, 0.83]
+    assert significance.t_interval(values) == pytest.approx(DescrStatsW(values).tconfint_mean(), abs=1e-9)
+
+
+def test_the_bootstrap_interval_is_that_of_the_mean_of_differences():
+    baseline, reduced = two_models(np.random.default_rng(3), 400, 0.8, 0.05)
+    found = significance.difference([baseline], [reduced])
+    gains = (reduced["prediction"] == reduced["label"]).astype(float) - (baseline["prediction"] == baseline["label"])
+    expected = stats.bootstrap(
+        (gains,), np.mean, n_resamples=2000, method="percentile", batch=100, rng=np.random.default_rng(0)
+    ).confidence_interval
+    assert found.accuracy == pytest.approx(100 * gains.mean(), abs=1e-9)
+    assert found.accuracy_interval == pytest.approx((100 * expected.low, 100 * expected.high), abs=1e-9)
+    assert found.seed_interval is None
+
+
+def test_examples_are_matched_by_id_and_seeds_are_averaged():
+    rng = np.random.default_rng(4)
+    baseline, reduced = two_models(rng, 300, 0.8, 0.1)
+    shuffled = reduced.sample(frac=1, random_state=0).iloc[:250]  # fifty examples are missing
+    kept = baseline["id"].isin(shuffled["id"])
+    found = significance.difference([baseline], [shuffled])
+    again = significance.difference([baseline[kept]], [reduced[kept]])
+    assert found.accuracy == pytest.approx(again.accuracy, abs=1e-9)
+    twice = significance.difference([baseline, baseline], [reduced, baseline])
+    once = significance.difference([baseline], [reduced])
+    assert twice.accuracy == pytest.approx(once.accuracy / 2, abs=1e-9)
+    assert twice.seed_interval == pytest.approx(significance.t_interval([once.accuracy, 0.0]), abs=1e-9)
+
+
+@pytest.mark.slow
+def test_intervals_cover_the_planted_difference():
+    """Of 200 test splits drawn from the same population, nominally 95% of the intervals hold the true loss."""
+    rng = np.random.default_rng(5)
+    loss, covered, rejected = 0.04, 0, 0
+    for _ in range(200):
+        baseline, reduced = two_models(rng, 500, 0.85, loss)
+        found = significance.difference([baseline], [reduced])
+        low, high = found.accuracy_interval
+        covered += low <= -100 * loss <= high
+        same, other = two_models(rng, 500, 0.85, 0.0)
+        rejected += (
+            significance.mcnemar_p(same["prediction"] == same["label"], other["prediction"] == other["label"]) < 0.05
+        )
+    assert 184 <= covered <= 196
+    assert rejected <= 16  # the exact test keeps below its nominal 5% of 200, chance allowed for
+
+
+def test_the_costliest_dimension_is_the_planted_one():
+    rng = np.random.default_rng(6)
+    losses = {"heads": 0.00, "hidden": 0.08, "layers": 0.02}
+    gains = pd.DataFrame({dim: -(rng.random(800) < loss).astype(float) for dim, loss in losses.items()})
+    probability = significance.costliest(gains)
+    assert probability.idxmax() == "hidden"
+    assert probability["hidden"] > 0.99
+    assert probability.sum() == pytest.approx(1)
+    alike = pd.DataFrame({dim: -(rng.random(800) < 0.05).astype(float) for dim in losses})
+    assert significance.costliest(alike).max() < 0.99
