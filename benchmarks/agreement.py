@@ -1,0 +1,78 @@
+"""Whether the measurements can be trusted: against torch's own timer, against themselves, against arithmetic.
+
+On the packaged model with 128 tokens: latencies beside ``torch.utils.benchmark.Timer.blocked_autorange``, five
+times each; paired ratios of a model beside itself, and of a model beside its half of layers. On a quiet machine,
+about three minutes on 2 cores:
+
+    python benchmarks/agreement.py
+"""
+
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "src"))
+
+import click  # noqa: E402
+import pandas as pd  # noqa: E402
+import torch  # noqa: E402
+from torch.utils.benchmark import Timer  # noqa: E402
+
+from encoder_reduction import checkpoints, presets  # noqa: E402
+from encoder_reduction.inference import Profiler  # noqa: E402
+from encoder_reduction.profiling.latency import measure_interleaved  # noqa: E402
+from encoder_reduction.profiling.machine import device_name, watched  # noqa: E402
+from encoder_reduction.reductions import reduce_model  # noqa: E402
+
+REPETITIONS, TOKENS, SECONDS = 5, 128, 3.0
+
+
+def profilers() -> tuple[Profiler, Profiler, Profiler]:
+    """The packaged model, a second copy of it, and one with half its layers."""
+    preset = presets.load("packaged")[0]
+    plan = preset.plan("reduce", "bert", "layers", {"time_budget": SECONDS, "relative_width": 0.01})
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    first, tokenizer = checkpoints.load(plan.checkpoint, seed=0)
+    second, _ = checkpoints.load(plan.checkpoint, seed=0)
+    half = reduce_model(first, plan.reductions, [], seed=0)
+    return tuple(
+        Profiler(model.to(device).eval(), tokenizer, plan.fine_tuning, plan.profiling)
+        for model in (first, second, half)
+    )
+
+
+def beside_torchs_timer(profiler: Profiler, batch_size: int) -> dict[str, object]:
+    """Median milliseconds of one call: ours, torch's, and their ratio."""
+    workload = profiler.fixed(TOKENS, batch_size)
+    (call,) = profiler.calls(workload)
+    timer = Timer("call()", globals={"call": call}, num_threads=torch.get_num_threads())
+    ours = profiler.latency(workload).ms_per_example * batch_size
+    theirs = timer.blocked_autorange(min_run_time=SECONDS).median * 1000
+    return {"batch": batch_size, "ours (ms)": ours, "torch's (ms)": theirs, "ratio": ours / theirs}
+
+
+def in_turn(profilers: tuple[Profiler, ...], batch_size: int) -> dict[str, object]:
+    """Speeds relative to the first: of a copy of it, and of half its layers."""
+    _, same, half = measure_interleaved(
+        [profiler.calls(profiler.fixed(TOKENS, batch_size)) for profiler in profilers],
+        device=profilers[0].model.device,
+        relative_width=0.01,
+        min_repetitions=20,
+        time_budget=3 * SECONDS,
+    )
+    return {"batch": batch_size, "itself": same.median, "half the layers": half.median, "rounds": half.rounds}
+
+
+@click.command(help=__doc__)
+def main() -> None:
+    models = profilers()
+    with watched(models[0].model.device) as machine:
+        timers = [beside_torchs_timer(models[0], size) for size in (1, 16) for _ in range(REPETITIONS)]
+        pairs = [in_turn(models, size) for size in (1, 16) for _ in range(REPETITIONS)]
+    for rows in (timers, pairs):
+        click.echo(pd.DataFrame(rows).to_markdown(index=False, floatfmt=".3f") + "\n")
+    click.echo(f"{device_name()}, torch {torch.__version__}; machine: {'; '.join(machine.warnings()) or 'quiet'}.")
+
+
+if __name__ == "__main__":
+    main()
