@@ -1,6 +1,7 @@
 """The comparison on a real store whose runs were written for it, so that every figure is known."""
 
 import re
+from pathlib import Path
 
 import mlflow
 import numpy as np
@@ -174,6 +175,21 @@ def test_tables_for_a_paper_have_every_row_and_no_bare_percent_sign():
 def test_the_pareto_front_is_what_nothing_beats():
     cost, value = pd.Series([1, 2, 3, 4, 4, 1]), pd.Series([0.5, 0.7, 0.6, 0.9, 0.8, 0.4])
     assert pareto_front(cost, value) == [0, 1, 3]
+
+
+def test_the_page_answers_first_fetches_nothing_and_names_every_row():
+    finished()
+    for dim in ("heads", "hidden", "layers"):
+        finished(dim=dim, accuracy=0.7)
+    compared()
+    run_id = mlflow.last_active_run().info.run_id
+    page = Path(mlflow.artifacts.download_artifacts(f"runs:/{run_id}/report.html")).read_text()
+    text = re.sub(r"<[^>]+>", " ", re.sub(r"<svg.*?</svg>", "", page, flags=re.S))
+    assert text.index("For quality: cutting") < text.index("baselines and best reductions") < text.index("Runs")
+    assert not re.findall(r"""<(?:script|link|img|iframe)|(?:src|href)="(?!#)""", page)
+    assert page.count("<svg") == 2
+    for config in ("baseline", "heads-6", "hidden-6", "layers-6"):
+        assert re.search(rf"minilm-bert\s+{config}", text)
 
 
 def test_an_empty_experiment_is_one_sentence():

@@ -275,6 +275,13 @@ def without_controls(found: pd.DataFrame) -> pd.DataFrame:
     return found
 
 
+def run_url(run_id: str, experiment_id: str) -> str | None:
+    """The page of a run, where the tracking store has pages."""
+    uri = mlflow.get_tracking_uri()
+    web = uri.startswith(("http://", "https://"))
+    return f"{uri.rstrip('/')}/#/experiments/{experiment_id}/runs/{run_id}" if web else None
+
+
 def register_model(model: str, alias: str, run_id: str) -> str | None:
     """Point an alias of a model in the registry at what a run has logged; a run is registered once.
 

@@ -111,11 +111,23 @@ def answer(rows: pd.DataFrame, table: pd.DataFrame, predictions: Predictions) ->
             for title in _SAVINGS.values()
         )
         + ".",
-        "Inference time was measured in turn with the baseline, in one process, where the table says so; apart, in"
-        " runs of their own, ratios are as doubtful as the machine was busy.",
     ]
     if rows["seeds"].max() < 3:
         lines.append("With fewer than three seeds this is an observation, not a finding.")
+    return " ".join(lines)
+
+
+def method(table: pd.DataFrame) -> str:
+    """What the columns of the changes mean."""
+    lines = [
+        "Accuracy in points of the test split, with the 95% interval of a paired bootstrap over the test examples"
+        " and p of McNemar's exact test after Holm's correction; all else in percent of the baseline.",
+        "FLOPs are what the network computes; inference time is what that came to.",
+    ]
+    if table["Timed"].eq(_PAIRED).any():
+        lines.append("Times marked 'in turn' were measured together with the baseline, in one process.")
+    if table["Timed"].eq(_APART).any():
+        lines.append("Times marked 'apart' come from runs of their own and are as doubtful as the machine was busy.")
     return " ".join(lines)
 
 
