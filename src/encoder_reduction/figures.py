@@ -109,7 +109,7 @@ def of_training(training: Training, joules: float | None, inference: InferenceFi
         "training_flops_per_second": rate,
         "training_matrix_product_share": rate / inference.product_rate,
     }
-    return figures | ({"training_joules_per_example": joules / training.examples} if joules else {})
+    return figures | ({"training_joules_per_example": joules / training.examples} if joules is not None else {})
 
 
 def of_inference(inference: InferenceFigures) -> dict[str, float]:
@@ -117,6 +117,7 @@ def of_inference(inference: InferenceFigures) -> dict[str, float]:
     workload, latency = inference.latencies[0]
     flops = total(inference.flops.forward, workload.shapes) / workload.examples
     rate = flops * latency.examples_per_second
+    tokens = sum(shape.tokens for shape in workload.shapes)
     figures = {
         "inference_ms": latency.ms_per_example,
         "inference_ms_low": latency.interval[0],
@@ -128,6 +129,7 @@ def of_inference(inference: InferenceFigures) -> dict[str, float]:
         "inference_batch_ms_p95": latency.call_p95,
         "inference_repetitions": float(latency.repetitions),
         "inference_examples_per_second": latency.examples_per_second,
+        "inference_tokens_per_second": latency.examples_per_second * tokens / workload.examples,
         "tokenisation_ms": inference.tokenisation.ms_per_example,
         "end_to_end_ms": inference.end_to_end.ms_per_example,
         "flops_per_example": flops,
@@ -140,7 +142,9 @@ def of_inference(inference: InferenceFigures) -> dict[str, float]:
         length = "" if other.name == TEXTS else f"_{other.name}"
         batch = "" if other.batch_size == workload.batch_size else f"_batch_{other.batch_size}"
         figures[f"inference_ms{length}{batch}"] = measured.ms_per_example
-    return figures | ({"inference_joules_per_example": inference.joules} if inference.joules else {})
+    if inference.joules is not None:
+        figures["inference_joules_per_example"] = inference.joules
+    return figures
 
 
 def of_memory(training: Training, training_memory: PeakMemory, inference_memory: PeakMemory) -> dict[str, float]:

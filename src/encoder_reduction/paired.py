@@ -20,8 +20,6 @@ from .profiling.latency import measure_interleaved
 from .profiling.machine import device_name, watched
 from .training import tokenise
 
-_Key = tuple[str, int]
-
 
 @dataclass(frozen=True)
 class Outcome:
@@ -29,7 +27,7 @@ class Outcome:
 
     Attributes:
         run_id: its MLflow run.
-        ratios: one row for each run and workload: ``run_id``, ``reference``, ``model``, ``config``,
+        ratios: one row for each run and workload: ``run_id``, ``reference``, ``name``, ``model``, ``config``,
             ``workload``, ``batch_size``, ``speed_ratio``, ``low``, ``high``, ``rounds``.
     """
 
@@ -75,38 +73,44 @@ def execute(
     Raises:
         UserError: fewer than two runs, a run that is not finished, or one without a model.
     """
-    with tracking.open_run(parent, experiment_id) as run, ExitStack() as folders:
+    with tracking.open_run(parent, experiment_id) as run:
+        tags = {"stage": "profile", "preset": plan.preset, "model": plan.model, "device": device_name()}
+        tags["fingerprint"] = fingerprints.of_plan(plan, ",".join(run_ids))
+        run.describe(f"{plan.model}/profile", tags, plan.profiling.model_dump() | {"runs": ",".join(run_ids)})
         if len(set(run_ids)) < 2:
             raise UserError(f"runs={','.join(run_ids)} is not allowed: give at least two different run ids.")
         described = [tracking.finished_run(run_id) for run_id in run_ids]
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        test = corpora.draw(corpora.load(plan.corpus)["test"], plan.fine_tuning.max_test_examples, 0)
-        profilers: list[Profiler] = []
-        workloads: list[dict[_Key, Workload]] = []
-        for run_id in run_ids:
-            model, tokenizer = checkpoints.load_folder(folders.enter_context(tracking.downloaded_model(run_id)))
-            profiler = Profiler(model.to(device).eval(), tokenizer, plan.fine_tuning, plan.profiling)
-            profilers.append(profiler)
-            own = profiler.workloads(tokenise(test, tokenizer, plan.fine_tuning.max_length))
-            workloads.append({(workload.name, workload.batch_size): workload for workload in own})
-        # A fixed length that one of the models cannot take is measured on none.
-        shared = [key for key in workloads[0] if all(key in own for own in workloads)]
-        with watched(device) as machine:
-            tables = [_ratios(profilers, [own[key] for own in workloads], described) for key in shared]
-        ratios = pd.concat(tables, ignore_index=True)
-        tags = {"stage": "profile", "preset": plan.preset, "model": plan.model, "device": device_name()}
-        tags["fingerprint"] = fingerprints.of_plan(plan, ",".join(run_ids))
-        tags["machine"] = "; ".join(machine.warnings()) or "quiet"
-        run.describe(f"{plan.model}/profile", tags, plan.profiling.model_dump() | {"runs": ",".join(run_ids)})
-        run.table(ratios, tracking.RATIOS_FILE)
+        with ExitStack() as folders:
+            profilers, workloads = _load(plan, run_ids, folders)
+            with watched(profilers[0].model.device) as machine:
+                ratios = pd.concat([_ratios(profilers, same, described) for same in workloads], ignore_index=True)
+        run.tag({"machine": "; ".join(machine.warnings()) or "quiet"})
         run.json(machine.as_dict(), "machine.json")
+        run.table(ratios, tracking.RATIOS_FILE)
+        others = ratios[ratios["run_id"].ne(ratios["reference"])]
         run.metrics(
-            {
-                f"speed_ratio/{row.config}/{row.workload}/batch_{row.batch_size}": row.speed_ratio
-                for row in ratios.itertuples()
-            }
-        )
+            {f"speed_ratio/{row.name}/{row.workload}/batch_{row.batch_size}": row.speed_ratio
+             for row in others.itertuples(index=False)}
+        )  # fmt: skip
         return Outcome(run.run_id, ratios)
+
+
+def _load(
+    plan: RunPlan, run_ids: Sequence[str], folders: ExitStack
+) -> tuple[list[Profiler], list[tuple[Workload, ...]]]:
+    """A profiler for each run's model, and the workloads that all of them can take, each model's own beside another."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    test = corpora.draw(corpora.load(plan.corpus)["test"], plan.fine_tuning.max_test_examples, 0)
+    profilers: list[Profiler] = []
+    workloads: list[dict[tuple[str, int], Workload]] = []
+    for run_id in run_ids:
+        model, tokenizer = checkpoints.load_folder(folders.enter_context(tracking.downloaded_model(run_id)))
+        profiler = Profiler(model.to(device).eval(), tokenizer, plan.fine_tuning, plan.profiling)
+        own = profiler.workloads(tokenise(test, tokenizer, plan.fine_tuning.max_length))
+        profilers.append(profiler)
+        workloads.append({(workload.name, workload.batch_size): workload for workload in own})
+    shared = [key for key in workloads[0] if all(key in own for own in workloads)]
+    return profilers, [tuple(own[key] for own in workloads) for key in shared]
 
 
 def _ratios(profilers: list[Profiler], workloads: Sequence[Workload], described: list[dict[str, str]]) -> pd.DataFrame:
@@ -124,6 +128,7 @@ def _ratios(profilers: list[Profiler], workloads: Sequence[Workload], described:
             {
                 "run_id": tags["run_id"],
                 "reference": described[0]["run_id"],
+                "name": tags["name"],
                 "model": tags["model"],
                 "config": tags["config"],
                 "workload": workload.name,

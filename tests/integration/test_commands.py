@@ -188,7 +188,7 @@ def test_paired_profiling_measures_finished_runs_in_turn(project, reduced):
     assert (reference["speed_ratio"] == 1).all()
     pruned = table[table["run_id"].eq(reduced.info.run_id)]
     assert (pruned["low"] <= pruned["speed_ratio"]).all()
-    assert latest.data.metrics["speed_ratio/heads-6/texts/batch_16"] == pytest.approx(
+    assert latest.data.metrics["speed_ratio/bert/heads-6/seed-42/texts/batch_16"] == pytest.approx(
         pruned[pruned["workload"].eq("texts") & pruned["batch_size"].eq(16)]["speed_ratio"].item()
     )
 

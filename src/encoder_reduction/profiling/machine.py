@@ -130,7 +130,10 @@ def _own_seconds() -> float:
 def _clock(device: torch.device) -> float | None:
     if device.type == "cuda":
         return nvml(device, lambda pynvml, gpu: pynvml.nvmlDeviceGetClockInfo(gpu, pynvml.NVML_CLOCK_SM))
-    frequency = psutil.cpu_freq() if hasattr(psutil, "cpu_freq") else None
+    try:
+        frequency = psutil.cpu_freq()
+    except (AttributeError, NotImplementedError, OSError):  # as psutil's documentation has it, by platform
+        return None
     return frequency.current if frequency else None
 
 

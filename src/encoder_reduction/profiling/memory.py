@@ -15,7 +15,7 @@ from torch import nn
 from .nvidia import GB, memory_reader
 
 _RESIDENT_SECONDS = 0.01
-_DEVICE_SECONDS = 0.2  # GPUtil starts nvidia-smi for each reading
+_DEVICE_SECONDS = 1.0  # GPUtil starts nvidia-smi for each reading; what torch has taken it keeps
 _CLEAR_REFS = Path("/proc/self/clear_refs")
 _STATUS = Path("/proc/self/status")
 

@@ -1,0 +1,42 @@
+import pytest
+import torch
+
+from encoder_reduction import calibration, presets, runs
+from encoder_reduction.training import tokenise
+
+
+@pytest.fixture(scope="module")
+def tokenised(packaged, movies):
+    return tokenise(movies["train"].select(range(400)), packaged["bert"][1], max_length=64)
+
+
+def texts(batches):
+    return {tuple(ids.tolist()) for batch in batches for ids in batch["input_ids"]}
+
+
+def test_calibration_draws_the_asked_number_of_training_texts_by_seed(packaged, tokenised):
+    def drawn(seed):
+        return calibration.batches(tokenised, packaged["bert"][1], 50, seed, torch.device("cpu"))
+
+    assert sum(len(batch["labels"]) for batch in drawn(1)) == 50
+    assert texts(drawn(1)) == texts(drawn(1))
+    assert texts(drawn(1)) != texts(drawn(2))
+    lengths = [batch["attention_mask"].sum(dim=1).max().item() for batch in drawn(1)]
+    assert lengths == sorted(lengths)
+
+
+@pytest.mark.parametrize(("overrides", "expected"), [({"seed": 5}, (96, 5)), ({"seed": 5, "calibration_seed": 9,
+                          "calibration_examples": 40}, (40, 9))])  # fmt: skip
+def test_size_and_seed_of_the_calibration_are_parameters(packaged, tokenised, monkeypatch, overrides, expected):
+    seen = []
+    real = calibration.batches
+
+    def noting(data, tokenizer, examples, seed, device):
+        seen.append((examples, seed))
+        return real(data, tokenizer, 8, seed, device)
+
+    monkeypatch.setattr(calibration, "batches", noting)
+    model, tokenizer = packaged["bert"]
+    plan = presets.load("packaged")[0].plan("reduce", "bert", "hidden", {**overrides, "correct": "none"})
+    runs.reduce(plan, model, tokenizer, tokenised)
+    assert seen == [expected]

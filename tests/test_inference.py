@@ -1,0 +1,72 @@
+import time
+
+import pytest
+
+from encoder_reduction import presets
+from encoder_reduction.inference import Profiler, latency_table
+from encoder_reduction.training import tokenise
+
+
+@pytest.fixture(scope="module")
+def plan():
+    overrides = {"test_texts": 20, "time_budget": 0.5, "fixed_lengths": "16,600", "batch_size": 8}
+    return presets.load("packaged")[0].plan("baseline", "roberta", overrides=overrides)
+
+
+@pytest.fixture(scope="module")
+def profiler(packaged, plan):
+    model, tokenizer = packaged["roberta"]
+    return Profiler(model.eval(), tokenizer, plan.fine_tuning, plan.profiling)
+
+
+@pytest.fixture(scope="module")
+def tokenised(packaged, movies):
+    return tokenise(movies["test"].select(range(50)), packaged["roberta"][1], max_length=64)
+
+
+def test_workloads_are_the_first_texts_and_each_length_that_fits(profiler, tokenised):
+    workloads = {(workload.name, workload.batch_size): workload for workload in profiler.workloads(tokenised)}
+    assert list(workloads) == [("texts", 8), ("texts", 1), ("16", 8), ("16", 1)]  # 600 tokens do not fit
+    texts = workloads["texts", 8]
+    assert [shape.examples for shape in texts.shapes] == [8, 8, 4]
+    assert texts.examples == 20
+    assert sum(shape.tokens for shape in texts.shapes) == sum(tokenised["length"][:20])
+    assert texts.batches[0]["input_ids"][0].tolist()[: tokenised["length"][0]] == tokenised["input_ids"][0]
+    (batch,) = workloads["16", 8].batches
+    assert batch["input_ids"].shape == (8, 16)
+    assert batch["attention_mask"].all()
+    assert not batch["input_ids"].eq(profiler.tokenizer.pad_token_id).any()
+
+
+def test_a_model_that_waits_is_measured_with_its_wait(profiler):
+    delay = 0.100
+    workload = profiler.fixed(16, 1)
+
+    def wait(module, inputs):
+        end = time.perf_counter() + delay
+        while time.perf_counter() < end:
+            pass
+
+    handle = profiler.model.register_forward_pre_hook(wait)
+    try:
+        waiting = profiler.latency(workload).ms_per_example
+    finally:
+        handle.remove()
+    assert waiting - profiler.latency(workload).ms_per_example == pytest.approx(1000 * delay, rel=0.05)
+
+
+def test_the_table_of_latencies_has_a_row_a_workload(profiler, tokenised):
+    workloads = [profiler.texts(tokenised, 8), profiler.fixed(16, 8)]
+    table = latency_table((workload, profiler.latency(workload)) for workload in workloads)
+    assert table["workload"].tolist() == ["texts", "16"]
+    assert table["padded_tokens"].tolist()[1] == table["tokens"].tolist()[1] == 8 * 16
+    assert (table["padded_tokens"] >= table["tokens"]).all()
+    assert (table["interval_low"] <= table["ms_per_example"]).all()
+    assert table["examples_per_second"].tolist() == pytest.approx((1000 / table["ms_per_example"]).tolist())
+
+
+def test_tokenising_and_predicting_take_the_same_texts(profiler, movies):
+    texts = movies["test"]["text"]
+    tokenisation, everything = profiler.tokenisation(texts), profiler.end_to_end(texts)
+    assert tokenisation.examples == everything.examples == 20
+    assert 0 < tokenisation.ms_per_example < everything.ms_per_example
