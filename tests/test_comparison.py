@@ -61,8 +61,12 @@ def compared():
     preset, _ = presets.load("packaged")
     with tracking.open_run() as run:
         report = comparison.compare(preset, run)
-    files = [f"runs:/{run.run_id}/{name}.csv" for name in ("source_table", "changes")]
-    return report, *(pd.read_csv(mlflow.artifacts.download_artifacts(file)) for file in files)
+    return report, artifact("source_table.csv"), artifact("changes.csv")
+
+
+def artifact(file):
+    """A table of the comparison that ran last."""
+    return pd.read_csv(mlflow.artifacts.download_artifacts(f"runs:/{mlflow.last_active_run().info.run_id}/{file}"))
 
 
 def test_rows_are_chosen_on_validation_and_reported_on_test():
@@ -80,6 +84,9 @@ def test_seeds_are_averaged_and_repeated_runs_count_once():
         finished(dim="layers", seed=seed, accuracy=accuracy)
     report, table, _ = compared()
     assert table.loc[1, "Accuracy"] == pytest.approx(0.73)
+    everything = artifact("every_figure.csv")
+    assert everything["accuracy_std"].iloc[1] == pytest.approx(np.std([0.70, 0.72, 0.77], ddof=1))
+    assert everything["inference_memory_gb"].tolist() == [1, 1]
     assert "Seeds per row: 1 to 3" in report
 
 
@@ -128,6 +135,14 @@ def test_rows_from_a_busy_machine_and_missing_rows_are_named():
     assert "doubt their times: minilm-bert heads-6: other processes took 40% of the processors" in report
     assert "minilm-bert hidden on movie-snippets" in report
     assert "minilm-bert heads on movie-snippets" not in report
+
+
+def test_predictions_of_other_examples_are_not_compared():
+    with_predictions(finished(), np.ones(50, dtype=bool))
+    with_predictions(finished(dim="heads", accuracy=0.7), np.ones(60, dtype=bool))
+    report, _, changes = compared()
+    assert changes["p (Holm)"].isna().all()
+    assert "beyond noise" not in report
 
 
 def test_a_row_of_regrouped_heads_says_that_they_save_nothing():

@@ -21,7 +21,8 @@ def compare(preset: Preset, run: Run) -> str:
     """Compare the finished runs of a preset in the run's experiment.
 
     Registers the chosen models. Logs the tables ``source_table``, ``target_table`` and ``changes`` (Markdown,
-    CSV, LaTeX), the pictures ``trade_off`` and ``relative_changes`` (PNG, SVG), ``report.md`` and ``report.html``.
+    CSV, LaTeX), the pictures ``trade_off`` and ``relative_changes`` (PNG, SVG), ``report.md`` and ``report.html``,
+    and every figure of the rows (``every_figure.csv``).
 
     Returns:
         The report, as Markdown.
@@ -38,6 +39,8 @@ def compare(preset: Preset, run: Run) -> str:
         "target_table": target_table(target),
         "changes": changes(source, ratios, predictions),
     }
+    rows = pd.concat([source, target])
+    run.table(rows.drop(columns="run_ids"), "every_figure.csv")
     for name, table in tables.items():
         run.table(table, f"{name}.csv")
         run.text(to_markdown(table), f"{name}.md")
@@ -54,7 +57,7 @@ def compare(preset: Preset, run: Run) -> str:
         ),
         Section("Each reduction against its baseline", [tables["changes"], method(tables["changes"])]),
         Section("Which model do I take?", [registered_models(source)]),
-        Section("Runs", [run_links(pd.concat([source, target]), run)]),
+        Section("Runs", [run_links(rows, run)]),
     ]
     run.text(as_page(f"Encoder reduction: {preset.name}", sections), "report.html")
     report = as_markdown(sections[:-1])

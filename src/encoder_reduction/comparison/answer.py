@@ -58,12 +58,17 @@ def _paired_speed(ratios: pd.DataFrame, reduced: RunIds, baseline: RunIds) -> fl
 
 
 def _shared_seeds(predictions: Predictions, reduced: RunIds, baseline: RunIds) -> list[tuple[str, str]]:
-    """Run ids of baseline and reduction for every seed of which both stored their predictions."""
+    """Run ids of baseline and reduction for every seed of which both predicted the same examples."""
     return [
         (baseline[seed], reduced[seed])
         for seed in sorted(set(baseline) & set(reduced))
-        if baseline[seed] in predictions and reduced[seed] in predictions
+        if _same_examples(predictions.get(baseline[seed]), predictions.get(reduced[seed]))
     ]
+
+
+def _same_examples(first: pd.DataFrame | None, second: pd.DataFrame | None) -> bool:
+    """Whether both are there and of the same test examples; other subsets are no pairs."""
+    return first is not None and second is not None and set(first["id"]) == set(second["id"])
 
 
 def _difference(predictions: Predictions, reduced: RunIds, baseline: RunIds) -> Difference | None:

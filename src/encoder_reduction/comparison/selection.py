@@ -6,17 +6,6 @@ from ..errors import UserError
 from ..presets import DIMENSIONS, MODELS, Preset
 from ..tracking import without_controls
 
-METRICS = (
-    "parameters",
-    "accuracy",
-    "f1",
-    "validation_accuracy",
-    "inference_ms",
-    "training_memory_gb",
-    "inference_memory_gb",
-    "training_seconds",
-    "flops_per_example",
-)
 _CONFIGURATION = ["stage", "model", "checkpoint", "dim", "config", "plan_fingerprint"]
 
 
@@ -50,7 +39,7 @@ def best_configurations(runs: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]
         ``memory_kind`` and ``machine`` (whether it was fit for measuring).
     """
     grouped = runs.groupby(_CONFIGURATION, sort=False)
-    rows = grouped[list(METRICS)].mean()
+    rows = grouped[list(runs.select_dtypes("number").columns.drop("start_time"))].mean()
     rows["seeds"] = grouped["seed"].nunique()
     rows["accuracy_std"] = grouped["accuracy"].std()
     rows["run_ids"] = grouped[["seed", "run_id"]].apply(
