@@ -1,14 +1,15 @@
 """Whether the measurements can be trusted: against torch's own timer, against themselves, against arithmetic.
 
-On the packaged model with 128 tokens: latencies beside ``torch.utils.benchmark.Timer.blocked_autorange``, five
+On the packaged model with 32 tokens: latencies beside ``torch.utils.benchmark.Timer.blocked_autorange``, five
 times each; paired ratios of a model beside itself, and of a model beside its half of layers. On a quiet machine,
-about three minutes on 2 cores:
+about six minutes on 2 cores:
 
     python benchmarks/agreement.py
 """
 
 import sys
 from pathlib import Path
+from statistics import median
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "src"))
@@ -24,13 +25,15 @@ from encoder_reduction.profiling.latency import measure_interleaved  # noqa: E40
 from encoder_reduction.profiling.machine import device_name, watched  # noqa: E402
 from encoder_reduction.reductions import reduce_model  # noqa: E402
 
-REPETITIONS, TOKENS, SECONDS = 5, 128, 3.0
+REPETITIONS, ROUNDS, TOKENS, SECONDS = 5, 15, 32, 0.5
 
 
 def profilers() -> tuple[Profiler, Profiler, Profiler]:
     """The packaged model, a second copy of it, and one with half its layers."""
     preset = presets.load("packaged")[0]
-    plan = preset.plan("reduce", "bert", "layers", {"time_budget": SECONDS, "relative_width": 0.01})
+    plan = preset.plan(
+        "reduce", "bert", "layers", {"time_budget": SECONDS, "relative_width": 0.01, "min_repetitions": 3}
+    )
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     first, tokenizer = checkpoints.load(plan.checkpoint, seed=0)
     second, _ = checkpoints.load(plan.checkpoint, seed=0)
@@ -42,13 +45,20 @@ def profilers() -> tuple[Profiler, Profiler, Profiler]:
 
 
 def beside_torchs_timer(profiler: Profiler, batch_size: int) -> dict[str, object]:
-    """Median milliseconds of one call: ours, torch's, and their ratio."""
+    """Median milliseconds of one call, ours and torch's, and the median of their ratios over the rounds.
+
+    Both take short turns, since a shared machine changes its speed from one second to the next by more
+    than the two could differ.
+    """
     workload = profiler.fixed(TOKENS, batch_size)
     (call,) = profiler.calls(workload)
     timer = Timer("call()", globals={"call": call}, num_threads=torch.get_num_threads())
-    ours = profiler.latency(workload).ms_per_example * batch_size
-    theirs = timer.blocked_autorange(min_run_time=SECONDS).median * 1000
-    return {"batch": batch_size, "ours (ms)": ours, "torch's (ms)": theirs, "ratio": ours / theirs}
+    ours, theirs = [], []
+    for _ in range(ROUNDS):
+        ours.append(profiler.latency(workload).ms_per_example * batch_size)
+        theirs.append(timer.blocked_autorange(min_run_time=SECONDS).median * 1000)
+    ratio = median(a / b for a, b in zip(ours, theirs, strict=True))
+    return {"batch": batch_size, "ours (ms)": median(ours), "torch's (ms)": median(theirs), "ratio": ratio}
 
 
 def in_turn(profilers: tuple[Profiler, ...], batch_size: int) -> dict[str, object]:
@@ -58,7 +68,7 @@ def in_turn(profilers: tuple[Profiler, ...], batch_size: int) -> dict[str, objec
         device=profilers[0].model.device,
         relative_width=0.01,
         min_repetitions=20,
-        time_budget=3 * SECONDS,
+        time_budget=10 * SECONDS,
     )
     return {"batch": batch_size, "itself": same.median, "half the layers": half.median, "rounds": half.rounds}
 

@@ -1,7 +1,7 @@
 """Paired profiling: the models of finished runs measured in turn in one process, so that ratios hold.
 
 Two runs measure their latency minutes apart, on a machine that may have slowed meanwhile. Here all
-models take turns, A B C, A B C, and only ratios within a round are reported.
+models take turns, A B C, B C A, and only ratios within a round are reported.
 """
 
 from collections.abc import Sequence

@@ -1,5 +1,6 @@
 """How long calls take: warmed up, synchronised, repeated until the median is known well enough."""
 
+import itertools
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -109,7 +110,7 @@ def measure_interleaved(
     min_repetitions: int,
     time_budget: float,
 ) -> list[Ratio]:
-    """How many times as fast as the first each set of calls is, measured in turn: A B C, A B C, ...
+    """How many times as fast as the first each set of calls is, measured in turn: A B C, B C A, C A B, ...
 
     What slows the machine for a while slows all of them, so the ratio within a round holds where the
     times themselves do not.
@@ -126,8 +127,14 @@ def measure_interleaved(
     """
     timed = _timer(device)
 
+    starts = itertools.count()
+
     def one_round() -> list[float]:
-        return [sum(_sweep(calls, timed)) for calls in contenders]
+        # Each round starts with another one, so that none always follows the same.
+        start, count = next(starts), len(contenders)
+        order = [(start + position) % count for position in range(count)]
+        times = {index: sum(_sweep(contenders[index], timed)) for index in order}
+        return [times[index] for index in range(count)]
 
     def narrow(rounds: list[list[float]]) -> bool:
         return all((r.interval[1] - r.interval[0]) <= relative_width * r.median for r in _ratios(np.asarray(rounds)))
