@@ -93,7 +93,7 @@ def random_batch():
     return {"input_ids": tokens * mask, "attention_mask": mask, "labels": torch.tensor([0, 1, 0, 1])}
 
 
-@settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_every_legal_size_runs_trains_saves_and_reloads(tmp_path_factory, data):
     family = data.draw(st.sampled_from(FAMILIES))
