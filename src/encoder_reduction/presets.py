@@ -9,7 +9,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PositiveInt,
+    ValidationError,
+    field_serializer,
+    model_validator,
+)
 
 from .errors import UserError
 
@@ -117,6 +126,10 @@ class Profiling(_Section):
     min_repetitions: int = Field(gt=1, description="repetitions at the least")
     time_budget: float = Field(gt=0, description="seconds that one latency measurement may take")
     fixed_lengths: Integers = Field(description="lengths in tokens that latency is measured at besides, as 128,512")
+
+    @field_serializer("fixed_lengths")
+    def _as_typed(self, lengths: tuple[int, ...]) -> str:
+        return ",".join(map(str, lengths))
 
 
 class RunPlan(_Section):

@@ -155,4 +155,5 @@ def _certainty(table: pd.DataFrame, probability: pd.Series | None) -> list[str]:
 
 def _plain(title: str) -> str:
     name = title.removesuffix(" (%)")
-    return f"the number of {name}" if name == "FLOPs" else name.lower()
+    counted = {"FLOPs": "the number of FLOPs", "Parameters": "the number of parameters"}
+    return counted.get(name, name.lower())

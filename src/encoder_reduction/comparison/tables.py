@@ -12,7 +12,6 @@ _NUMBERS = {
     "Inference Time (ms)": "{:.2f}",
     "Memory (GB)": "{:.2f}",
     "Training Time (s)": "{:.1f}",
-    "p (Holm)": "{:.3f}",
 }
 
 
@@ -57,8 +56,13 @@ def _rounded(table: pd.DataFrame) -> pd.DataFrame:
     shown = table.copy()
     for column, number in zip(table.columns, _numeric(table), strict=True):
         if number:
-            shown[column] = table[column].map(_NUMBERS.get(column, "{:+.1f}").format, na_action="ignore")
+            write = _p_value if column == "p (Holm)" else _NUMBERS.get(column, "{:+.1f}").format
+            shown[column] = table[column].map(write, na_action="ignore")
     return shown.fillna("")
+
+
+def _p_value(p: float) -> str:
+    return "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def _numeric(table: pd.DataFrame) -> list[bool]:
