@@ -28,8 +28,8 @@ def of_plan(plan: RunPlan, source_run: str | None = None) -> str:
 
 
 def of_configuration(plan: RunPlan) -> str:
-    """A digest of the plan alone, whatever its seed: runs that share it are repetitions of each other."""
-    content = plan.model_dump(mode="json", exclude={"seed"})
+    """A digest of what is trained, whatever its seed and however it is measured: runs that share it are repetitions."""
+    content = plan.model_dump(mode="json", exclude={"seed", "profiling"})
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
