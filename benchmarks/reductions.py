@@ -22,7 +22,8 @@ import torch  # noqa: E402
 from transformers import PreTrainedModel  # noqa: E402
 
 from encoder_reduction import checkpoints, corpora, presets, runs  # noqa: E402
-from encoder_reduction.training import FineTuner, tokenise  # noqa: E402
+from encoder_reduction.tokenisation import tokenise  # noqa: E402
+from encoder_reduction.training import FineTuner  # noqa: E402
 
 EXAMPLES, EPOCHS, LEARNING_RATE = 3000, 2, 1e-4
 # Row -> dimension and overrides of the packaged preset's reduction.

@@ -10,6 +10,7 @@ from encoder_reduction import command_line as cli
 @cli.model_option
 @cli.preset_option
 @cli.seed_option
+@cli.input_options
 @cli.run_options
 def main(model: str, preset: str, **settings: object) -> None:
     plan = cli.load_preset(preset).plan("baseline", model, overrides=settings)

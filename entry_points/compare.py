@@ -4,18 +4,35 @@ import click
 
 import _source  # noqa: F401
 from encoder_reduction import command_line as cli
+from encoder_reduction.presets import RULES
 
 
 @click.command(cls=cli.EntryPoint, help=__doc__)
 @cli.preset_option
-def main(preset: str) -> None:
+@click.option(
+    "--rule",
+    type=click.Choice(tuple(RULES)),
+    default="accuracy",
+    show_default=True,
+    help=f"What the best is, on validation: {'; '.join(f'{rule}: {what}' for rule, what in RULES.items())}.",
+)
+@click.option("--experiment", help="Name of the experiment that has the runs.  [default: this run's own]")
+@click.option("--seeds", help="Only these seeds, such as 42,43.  [default: all]")
+@click.option("--device", help="Only runs from this device.  [default: the one with the most runs]")
+@click.option("--tags", help="Only runs with these MLflow tags, such as checkpoint=roberta-base,owner=me.")
+def main(
+    preset: str, rule: str, experiment: str | None, seeds: str | None, device: str | None, tags: str | None
+) -> None:
     chosen = cli.load_preset(preset)
+    numbers = cli.integers("seeds", seeds) if seeds else ()
+    named = cli.pairs("tags", tags) if tags else {}
 
     from encoder_reduction import comparison, tracking
 
     with tracking.open_run() as run:
-        run.describe(f"compare/{chosen.name}", {"stage": "compare", "preset": chosen.name}, {})
-        click.echo(comparison.compare(chosen, run))
+        run.describe(f"compare/{chosen.name}", {"stage": "compare", "preset": chosen.name}, {"rule": rule})
+        choice = comparison.Choice(rule, numbers, device, named, experiment)
+        click.echo(comparison.compare(chosen, run, choice))
 
 
 if __name__ == "__main__":

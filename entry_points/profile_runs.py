@@ -16,6 +16,7 @@ from encoder_reduction import command_line as cli
     " reduction of each dimension]",
 )
 @cli.preset_option
+@cli.input_options
 @cli.run_options
 def main(model: str, runs: str | None, preset: str, **settings: object) -> None:
     chosen = cli.load_preset(preset)

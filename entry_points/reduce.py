@@ -12,6 +12,7 @@ from encoder_reduction import command_line as cli
 @cli.preset_option
 @cli.seed_option
 @cli.reduction_options
+@cli.input_options
 @cli.run_options
 def main(model: str, dim: str, preset: str, **settings: object) -> None:
     plan = cli.load_preset(preset).plan("reduce", model, dim, settings)

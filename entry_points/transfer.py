@@ -17,6 +17,7 @@ from encoder_reduction import command_line as cli
 @cli.preset_option
 @cli.seed_option
 @cli.rerun_option
+@cli.input_options
 @cli.run_options
 def main(model: str, dim: str, preset: str, rerun: bool, **settings: object) -> None:
     chosen = cli.load_preset(preset)

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from encoder_reduction import calibration, checkpoints, corpora, presets
 from encoder_reduction.reductions.importance import Batch
-from encoder_reduction.training import tokenise
+from encoder_reduction.tokenisation import tokenise
 
 ROOT = Path(__file__).resolve().parents[1]
 FAMILIES = ("bert", "roberta", "distilbert")

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from encoder_reduction import calibration, presets, runs
-from encoder_reduction.training import tokenise
+from encoder_reduction.tokenisation import tokenise
 
 
 @pytest.fixture(scope="module")

@@ -9,9 +9,10 @@ import pandas as pd
 import pytest
 
 from encoder_reduction import comparison, presets, tracking
-from encoder_reduction.comparison.pictures import pareto_front
+from encoder_reduction.comparison.selection import choose, pareto_front
 from encoder_reduction.comparison.tables import to_latex
 from encoder_reduction.errors import UserError
+from stores import finished, with_predictions
 
 
 @pytest.fixture(scope="module")
@@ -31,37 +32,17 @@ def experiment(store, request, monkeypatch):
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", request.node.name)
 
 
-def finished(model="bert", dim="none", stage=None, config=None, seed=42, params=None, tags=None, **metrics):
-    """A finished run with these figures; what is not given is the baseline's."""
-    figures = {
-        "parameters": 100.0, "accuracy": 0.8, "f1": 0.8, "validation_accuracy": 0.8, "inference_ms": 10.0,
-        "training_memory_gb": 2.0, "inference_memory_gb": 1.0, "training_seconds": 100.0, "flops_per_example": 1e9,
-    } | metrics  # fmt: skip
-    config = config or ("baseline" if dim == "none" else f"{dim}-6")
-    identity = {
-        "stage": stage or ("baseline" if dim == "none" else "reduce"), "model": model, "checkpoint": f"minilm-{model}",
-        "dim": dim, "config": config, "preset": "packaged", "seed": seed, "device": "some CPU",
-        "memory_kind": "resident", "machine": "quiet", "distilled": "false",
-        "plan_fingerprint": f"{model}-{dim}-{config}-{params}",
-    } | (tags or {})  # fmt: skip
-    with mlflow.start_run() as run:
-        mlflow.set_tags(identity)
-        mlflow.log_params(params or {})
-        mlflow.log_metrics(figures)
-    return run.info.run_id
-
-
-def with_predictions(run_id, right):
-    """Store test predictions that are right where ``right`` says so."""
-    table = pd.DataFrame({"id": range(len(right)), "label": 1, "prediction": right.astype(int), "score": 0.5})
-    mlflow.MlflowClient().log_text(run_id, table.to_csv(index=False), tracking.PREDICTIONS_FILE)
-
-
-def compared():
+def compared(**choice):
     preset, _ = presets.load("packaged")
     with tracking.open_run() as run:
-        report = comparison.compare(preset, run)
-    return report, artifact("source_table.csv"), artifact("changes.csv")
+        report = comparison.compare(preset, run, comparison.Choice(**choice))
+    changed = "Config" in report.partition("Each reduction")[2]
+    return report, artifact("source_table.csv"), artifact("changes.csv") if changed else None
+
+
+def present(table):
+    """Configuration and accuracy of the rows that are not missing."""
+    return table.dropna()[["Config", "Accuracy"]].values.tolist()
 
 
 def artifact(file):
@@ -74,7 +55,7 @@ def test_rows_are_chosen_on_validation_and_reported_on_test():
     finished(dim="heads", config="heads-4", validation_accuracy=0.70, accuracy=0.99)
     finished(dim="heads", config="heads-6", validation_accuracy=0.75, accuracy=0.60)
     _, table, _ = compared()
-    assert table[["Config", "Accuracy"]].values.tolist() == [["baseline", 0.8], ["heads-6", 0.6]]
+    assert present(table) == [["baseline", 0.8], ["heads-6", 0.6]]
 
 
 def test_seeds_are_averaged_and_repeated_runs_count_once():
@@ -83,7 +64,7 @@ def test_seeds_are_averaged_and_repeated_runs_count_once():
     for seed, accuracy in ((1, 0.70), (2, 0.72), (3, 0.77)):
         finished(dim="layers", seed=seed, accuracy=accuracy)
     report, table, _ = compared()
-    assert table.loc[1, "Accuracy"] == pytest.approx(0.73)
+    assert present(table)[1] == ["layers-6", pytest.approx(0.73)]
     everything = artifact("every_figure.csv")
     assert everything["accuracy_std"].iloc[1] == pytest.approx(np.std([0.70, 0.72, 0.77], ddof=1))
     assert everything["inference_memory_gb"].tolist() == [1, 1]
@@ -97,7 +78,7 @@ def test_controls_and_distilled_models_stay_out():
     finished(dim="hidden", accuracy=0.9, validation_accuracy=0.9, params={"init": "random"})
     finished(dim="layers", validation_accuracy=0.9, params={"init": "random"})
     _, table, _ = compared()
-    assert table[["Config", "Accuracy"]].values.tolist() == [["baseline", 0.8], ["hidden-6", 0.7]]
+    assert present(table) == [["baseline", 0.8], ["hidden-6", 0.7]]
 
 
 def test_changes_are_relative_to_the_baseline_of_the_same_model():
@@ -135,6 +116,7 @@ def test_rows_from_a_busy_machine_and_missing_rows_are_named():
     assert "doubt their times: minilm-bert heads-6: other processes took 40% of the processors" in report
     assert "minilm-bert hidden on movie-snippets" in report
     assert "minilm-bert heads on movie-snippets" not in report
+    assert re.search(r"\| minilm-bert +\| hidden \(missing\) +\| +– \| +– \|", report)
 
 
 def test_predictions_of_other_examples_are_not_compared():
@@ -172,7 +154,11 @@ def test_a_difference_within_noise_is_called_that():
     assert (changes["95% high"] >= changes["Accuracy (points)"]).all()
     assert "Of 3 differences in accuracy 2 are beyond noise" in report
     assert "within noise: minilm-bert heads-6." in report
-    assert re.search(r"the costliest would be: heads 0%, hidden (99|100)%, layers [01]% of the time", report)
+    assert changes["Difference"].tolist() == ["within noise", "loss", "loss"]
+    assert re.search(r"the costliest would be: hidden (99|100)%, layers [01]%, heads 0% of the time", report)
+    order = artifact("ranking.csv")
+    assert order["Dimension"].tolist() == ["hidden", "layers", "heads"]
+    assert ((order["95% low"] <= order["Accuracy (points)"]) & (order["95% high"] >= order["Accuracy (points)"])).all()
 
 
 def test_tables_for_a_paper_have_every_row_and_no_bare_percent_sign():
@@ -183,7 +169,7 @@ def test_tables_for_a_paper_have_every_row_and_no_bare_percent_sign():
     assert [line.removesuffix(r" \\").split(" & ") for line in lines if line.endswith(r"\\")] == [
         ["Model", "Accuracy", r"FLOPs (\%)"],
         [r"minilm\_bert", "0.812", "-50.0"],
-        [r"a\&b", "", "+3.0"],
+        [r"a\&b", "--", "+3.0"],
     ]
 
 
@@ -202,9 +188,123 @@ def test_the_page_answers_first_fetches_nothing_and_names_every_row():
     text = re.sub(r"<[^>]+>", " ", re.sub(r"<svg.*?</svg>", "", page, flags=re.S))
     assert text.index("For quality: cutting") < text.index("baselines and best reductions") < text.index("Runs")
     assert not re.findall(r"""<(?:script|link|img|iframe)|(?:src|href)="(?!#)""", page)
-    assert page.count("<svg") == 2
+    assert page.count("<svg") == 3
     for config in ("baseline", "heads-6", "hidden-6", "layers-6"):
         assert re.search(rf"minilm-bert\s+{config}", text)
+
+
+RULED = pd.DataFrame(
+    {
+        "validation_accuracy": [0.90, 0.89, 0.86, 0.70, 0.60],
+        "inference_ms": [10.0, 8.0, 4.0, 3.5, 2.0],
+        "validation_examples": 1000.0,
+    },
+    index=[7, 3, 5, 1, 2],
+)
+
+
+def test_rules_take_what_they_say():
+    # One standard error of 0.90 over 1000 examples is 0.0095: 0.89 is just outside of it.
+    assert choose(RULED, "accuracy") == 7
+    assert choose(RULED, "efficiency") == 7
+    assert choose(RULED.assign(validation_examples=800.0), "efficiency") == 3
+    assert choose(RULED, "knee") == 5
+    assert choose(RULED.loc[[7, 1]], "knee") == 7
+
+
+def test_the_rule_decides_table_and_registry_label():
+    finished()
+    finished(dim="heads", config="heads-9", validation_accuracy=0.80, inference_ms=9, validation_examples=100.0)
+    finished(dim="heads", config="heads-3", validation_accuracy=0.78, inference_ms=5, validation_examples=100.0)
+    assert present(compared()[1])[1][0] == "heads-9"
+    report, table, _ = compared(rule="efficiency")
+    assert present(table)[1][0] == "heads-3"
+    assert "the fastest within one standard error of the most accurate (efficiency)" in report
+
+
+def test_filters_choose_runs_and_what_is_left_out_is_said():
+    for dim in ("none", "heads"):
+        finished(dim=dim, tags={"owner": "me"})
+        finished(dim=dim, seed=43, accuracy=0.9)
+    finished(dim="layers", tags={"device": "another GPU"})
+    finished(dim="layers", tags={"corpus": "tweets"})
+    report, table, _ = compared()
+    assert present(table) == [["baseline", pytest.approx(0.85)], ["heads-6", pytest.approx(0.85)]]
+    assert "1 runs of minilm-bert on tweets, which are not the preset's" in report
+    assert "1 runs on another GPU (device='another GPU' compares these)" in report
+    assert present(compared(seeds=[43])[1]) == [["baseline", 0.9], ["heads-6", 0.9]]
+    assert present(compared(tags={"owner": "me"})[1]) == [["baseline", 0.8], ["heads-6", 0.8]]
+    assert present(compared(device="another GPU")[1]) == [["layers-6", 0.8]]
+    with pytest.raises(UserError, match="No finished run is from device=no such; there are runs from: some CPU, "):
+        compared(device="no such")
+    with pytest.raises(UserError, match="Experiment 'nope' is not in sqlite"):
+        compared(experiment="nope")
+
+
+def test_expectations_are_confirmed_refuted_or_left_open():
+    rng = np.random.default_rng(1)
+    tokens = rng.integers(5, 100, 2000)
+    right = rng.random(2000) < 0.8
+    lost = {"heads": np.where(tokens > 52, 0.3, 0.02), "hidden": 0.1, "layers": 0.0}
+    saved = {
+        "heads": {"training_memory_gb": 1.98},
+        "hidden": {"parameters": 40.0},
+        "layers": {"inference_ms": 5.0, "flops_per_example": 5e8},
+    }
+    with_predictions(finished(), right, tokens)
+    for dim, loss in lost.items():
+        with_predictions(finished(dim=dim, **saved[dim]), right & (rng.random(2000) >= loss), tokens)
+    report, _, _ = compared()
+    assert "Fewer heads need less memory: **refuted** (training memory minilm-bert -1%;" in report
+    assert re.search(r"They lose long dependencies: \*\*confirmed\*\* \(accuracy -2[0-9.]+ points", report)
+    assert "A narrower network has far fewer parameters: **confirmed** (parameters minilm-bert -60%;" in report
+    assert "And its representations are poorer: **confirmed**" in report
+    assert "Fewer layers are faster: **confirmed**" in report
+    assert "2.00 times as fast on average, where FLOPs promise 2.00" in report
+    assert "And what they compute is shallower: **left open** (accuracy +0.0 points" in report
+
+
+def test_exchange_rates_are_points_for_a_tenth_saved():
+    finished()
+    finished(dim="layers", accuracy=0.76, parameters=60, flops_per_example=5e8, training_memory_gb=1.999)
+    compared()
+    rates = artifact("exchange_rates.csv").iloc[0]
+    assert rates["per 10% of parameters"] == pytest.approx(1.0)
+    assert rates["per 10% of FLOPs"] == pytest.approx(0.8)
+    assert np.isnan(rates["per 10% of training memory"])
+
+
+def test_transfer_is_held_against_the_adapted_baseline():
+    finished()
+    finished(dim="hidden", accuracy=0.75)
+    finished(stage="transfer", accuracy=0.9)
+    finished(stage="transfer", dim="hidden", accuracy=0.82)
+    report, _, _ = compared()
+    kept = artifact("retention.csv").iloc[0]
+    assert kept["Wider by (points)"] == pytest.approx(3)
+    assert "cutting hidden leaves -5.0 points on the source and -8.0 on the target, a gap 3.0 points wider" in report
+    assert artifact("target_table.csv").dropna()["Config"].tolist() == ["baseline", "hidden-6"]
+
+
+def test_levels_make_a_curve_and_its_area():
+    finished(accuracy=0.8)
+    for config, accuracy in (("heads-9", 0.78), ("heads-6", 0.74), ("heads-3", 0.60)):
+        finished(dim="heads", config=config, accuracy=accuracy)
+    finished(dim="layers", config="layers-3")
+    report, _, _ = compared()
+    area = artifact("keep_areas.csv")
+    assert area[["Dimension", "Kept at least"]].values.tolist() == [["heads", "25%"]]
+    # Trapezoids of 0, -2, -6, -20 points at equal steps.
+    assert area["Mean change (points)"].item() == pytest.approx(-(1 + 4 + 13) / 3)
+    assert "How much can be cut?" in report
+
+
+@pytest.mark.parametrize("dim", ["none", "heads"])
+def test_a_single_run_gives_a_report(dim):
+    finished(dim=dim)
+    report, table, _ = compared()
+    assert len(present(table)) == 1
+    assert "nothing to compare" in report
 
 
 def test_an_empty_experiment_is_one_sentence():

@@ -64,14 +64,16 @@ def test_a_subset_is_stratified_shuffled_and_repeatable():
     assert corpora.draw(data, 5000, seed=3)["text"] == data["text"]
 
 
-def sorted_corpus(folder, labels=(0, 1), rows=200):
-    """A corpus as the hub serves it: parquet files, sorted by label, no validation split."""
-    features = Features({"text": Value("string"), "label": Value("int64")})
+def sorted_corpus(folder, labels=(0, 1), rows=200, form="parquet", columns=("text", "label"), **more):
+    """A corpus as the hub serves it: sorted by label, no validation split."""
     for split in ("train", "test"):
         values = [label for label in labels for _ in range(rows // max(len(labels), 1))]
         texts = [f"{split} text {index}" for index in range(len(values))]
-        Dataset.from_dict({"text": texts, "label": values}, features=features).to_parquet(folder / f"{split}.parquet")
-    return presets.Corpus(name="local", source=str(folder), validation_examples=20)
+        words = any(isinstance(value, str) for value in values)
+        types = {columns[0]: Value("string"), columns[1]: Value("string" if words else "int64")}
+        data = Dataset.from_dict({columns[0]: texts, columns[1]: values}, features=Features(types))
+        getattr(data, f"to_{form}")(folder / f"{split}.{form}")
+    return presets.Corpus(name="local", source=str(folder), validation_examples=20, **more)
 
 
 def test_validation_is_carved_from_train_stratified_and_the_same_every_time(tmp_path):
@@ -84,14 +86,55 @@ def test_validation_is_carved_from_train_stratified_and_the_same_every_time(tmp_
     assert isinstance(data["train"].features["label"], ClassLabel)
 
 
+@pytest.mark.parametrize("form", ["csv", "json", "parquet"])
+@pytest.mark.parametrize("labels", [(0, 1), ("Neg", "Pos"), ("negative", "positive"), ("False", "True")])
+def test_files_of_any_form_with_columns_and_labels_of_their_own(tmp_path, form, labels):
+    columns = {"text_column": "review", "label_column": "verdict"}
+    data = corpora.load(sorted_corpus(tmp_path, labels, form=form, columns=("review", "verdict"), **columns))
+    assert data["test"].column_names == ["text", "label", "id"]
+    assert data["test"]["label"] == [0] * 100 + [1] * 100
+    assert data["test"][0]["text"] == "test text 0"
+
+
 @pytest.mark.parametrize(
-    ("labels", "words"), [((), "corresponds to no data"), ((1,), "labels [1]"), ((0, 1, 2), "labels [0, 1, 2]")]
+    ("labels", "words"),
+    [
+        ((), "it needs csv, json or parquet files"),
+        ((1,), "labels [1]"),
+        ((0, 1, 2), "has the labels 0, 1, 2; two classes are needed"),
+        (("good", "bad"), "has the labels bad, good; allowed are 0 and 1, or: negative, neg,"),
+        (tuple(range(20)), "0, 1, 10, 11, 12 and 15 more"),
+    ],
 )
 def test_an_unusable_corpus_is_one_sentence(tmp_path, labels, words):
     with pytest.raises(UserError) as error:
         corpora.load(sorted_corpus(tmp_path, labels))
     assert words in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_other_columns_than_those_named_are_one_sentence(tmp_path):
+    with pytest.raises(UserError, match="lacks the column text; it has review, label: name them with text_column"):
+        corpora.load(sorted_corpus(tmp_path, columns=("review", "label")))
+
+
+def test_a_file_that_is_no_table_is_one_sentence(tmp_path):
+    for split in ("train", "test"):
+        (tmp_path / f"{split}.json").write_text("{ not json")
+    with pytest.raises(UserError, match="could not be read") as error:
+        corpora.load(presets.Corpus(name="x", source=str(tmp_path), validation_examples=20))
+    assert "\n" not in str(error.value)
+
+
+def test_a_single_file_says_what_to_give_instead(tmp_path):
+    sorted_corpus(tmp_path)
+    with pytest.raises(UserError, match=r"train\.parquet' is a file: give the folder that has it"):
+        corpora.load(presets.Corpus(name="x", source=str(tmp_path / "train.parquet")))
+
+
+def test_a_source_that_is_nothing_is_one_sentence():
+    with pytest.raises(UserError, match="Corpus 'no/such/folder' is neither a folder here nor a hub id"):
+        corpora.load(presets.Corpus(name="x", source="no/such/folder"))
 
 
 def test_unknown_corpora_name_what_is_allowed():

@@ -15,11 +15,12 @@ def test_scores_are_scikit_learns_own_report():
 
 
 def test_predictions_carry_ids_and_probabilities():
-    result = evaluation(["a", "b"], np.array([[0.0, 0.0], [-1000.0, 1000.0]]), np.array([1, 1]))
+    result = evaluation(["a", "b"], np.array([[0.0, 0.0], [-1000.0, 1000.0]]), np.array([1, 1]), [3, 9])
     assert result.accuracy == 0.5
     assert result.predictions.to_dict("list") == {
         "id": ["a", "b"],
         "label": [1, 1],
         "prediction": [0, 1],
         "score": [0.5, 1.0],
+        "tokens": [3, 9],
     }

@@ -4,7 +4,7 @@ import pytest
 
 from encoder_reduction import presets
 from encoder_reduction.inference import Profiler, latency_table
-from encoder_reduction.training import tokenise
+from encoder_reduction.tokenisation import tokenise
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,8 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from encoder_reduction import corpora, presets
 from encoder_reduction.errors import UserError, explain
-from encoder_reduction.training import FineTuner, _ShuffledBatches, resolve_precision, tokenise
+from encoder_reduction.tokenisation import tokenise
+from encoder_reduction.training import FineTuner, NonFiniteLossError, _ShuffledBatches, _Trainer, resolve_precision
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +39,7 @@ def test_the_same_seed_gives_the_same_model_bit_for_bit(packaged, tokenised):
 
 def test_the_kept_weights_are_those_of_the_best_validation_epoch(packaged, tokenised):
     training, _, points = fine_tune(packaged, tokenised, seed=5)
-    accuracies = [values["validation_accuracy"] for _, values in points if "validation_accuracy" in values]
+    accuracies = [values["epoch_validation_accuracy"] for _, values in points if "epoch_validation_accuracy" in values]
     assert len(accuracies) == 2
     assert training.validation_accuracy == max(accuracies)
     assert training.steps == 6
@@ -81,6 +82,69 @@ def test_a_loss_that_is_not_finite_stops_the_run(packaged, tokenised):
     tuner = FineTuner(broken, tokenizer, settings, 1, lambda values, step: None, False)
     with pytest.raises(UserError, match=r"training loss became nan at step 1; lower learning_rate"):
         tuner.train(tokenised["train"], tokenised["validation"])
+
+
+def without_dropout(model):
+    """A copy whose steps do not depend on how a batch is divided."""
+    copied = copy.deepcopy(model)
+    for module in copied.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    return copied
+
+
+def test_out_of_memory_computes_the_same_batches_in_more_passes(packaged, tokenised, monkeypatch, caplog):
+    model, tokenizer = packaged["bert"]
+    settings = presets.load("packaged")[0].fine_tuning
+    tuners = [
+        FineTuner(without_dropout(model), tokenizer, settings, 1, lambda values, step: None, False) for _ in range(2)
+    ]
+    undisturbed = tuners[0].train(tokenised["train"], tokenised["validation"])
+    step = _Trainer.training_step
+
+    def with_room_for_five(self, model, inputs, *arguments, **more):
+        if len(inputs["labels"]) > 5:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return step(self, model, inputs, *arguments, **more)
+
+    monkeypatch.setattr(_Trainer, "training_step", with_room_for_five)
+    training = tuners[1].train(tokenised["train"], tokenised["validation"])
+    assert (undisturbed.micro_batch_size, training.micro_batch_size) == (16, 4)
+    assert (training.steps, training.examples) == (undisturbed.steps, undisturbed.examples)
+    logits = [tuner.logits(tokenised["test"]) for tuner in tuners]
+    assert logits[1] == pytest.approx(logits[0], abs=2e-3)
+    assert "with 4 examples at once instead of 16, 4 passes a step" in caplog.text
+
+
+def test_one_example_that_does_not_fit_is_one_sentence(packaged, tokenised, monkeypatch):
+    model, tokenizer = packaged["bert"]
+    settings = presets.load("packaged")[0].fine_tuning
+    tuner = FineTuner(copy.deepcopy(model), tokenizer, settings, 1, lambda values, step: None, False)
+
+    def no_room(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(_Trainer, "training_step", no_room)
+    with pytest.raises(torch.OutOfMemoryError) as error:
+        tuner.train(tokenised["train"], tokenised["validation"])
+    assert explain(error.value).startswith("The GPU ran out of memory")
+
+
+def test_a_run_that_diverges_keeps_the_best_epoch_before(packaged, tokenised, monkeypatch):
+    model, tokenizer = packaged["bert"]
+    settings = presets.load("packaged")[0].fine_tuning.model_copy(update={"epochs": 2.0})
+    tuner = FineTuner(copy.deepcopy(model), tokenizer, settings, 1, lambda values, step: None, False)
+    compute = _Trainer.compute_loss
+
+    def diverging(self, model, *arguments, **more):
+        loss = compute(self, model, *arguments, **more)
+        return loss * float("nan") if self.model.training and self.state.global_step >= 3 else loss
+
+    monkeypatch.setattr(_Trainer, "compute_loss", diverging)
+    with pytest.raises(NonFiniteLossError) as error:
+        tuner.train(tokenised["train"], tokenised["validation"])
+    assert error.value.recovered
+    assert np.isfinite(tuner.logits(tokenised["test"])).all()
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="has a GPU")

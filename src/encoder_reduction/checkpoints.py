@@ -12,7 +12,7 @@ from transformers import (
 )
 from transformers.utils.logging import disable_progress_bar
 
-from . import packaged_model
+from . import hub, packaged_model
 from .architectures import family_of
 from .corpora import LABELS
 from .errors import UserError
@@ -44,18 +44,24 @@ def load(checkpoint: Checkpoint, seed: int) -> tuple[PreTrainedModel, PreTrained
         if name not in ("bert", "roberta", "distilbert"):
             raise UserError(f"Unknown packaged model '{name}'; choose one of: bert, roberta, distilbert.")
         return packaged_model.load(name, **_LABEL_CONFIG)
+    folder = hub.snapshot("model", checkpoint.source, checkpoint.revision).folder
     try:
-        model = AutoModelForSequenceClassification.from_pretrained(
-            checkpoint.source, revision=checkpoint.revision or "main", **_LABEL_CONFIG
-        )
-        tokenizer = AutoTokenizer.from_pretrained(checkpoint.source, revision=checkpoint.revision or "main")
+        model = AutoModelForSequenceClassification.from_pretrained(folder, **_LABEL_CONFIG)
+        tokenizer = AutoTokenizer.from_pretrained(folder)
     except (OSError, ValueError) as error:
         raise UserError(
-            f"Checkpoint '{checkpoint.source}' could not be loaded ({_first_sentence(error)}); give a hub id with"
-            " a network, a local folder that save_pretrained wrote, or preset=packaged, which needs neither."
+            f"Checkpoint '{checkpoint.source}' could not be loaded ({_first_sentence(error)}); give a hub id, or a"
+            " local folder that save_pretrained wrote with model and tokenizer."
         ) from error
     family_of(model)
     return model, tokenizer
+
+
+def revision(checkpoint: Checkpoint) -> str:
+    """The commit of the weights, ``local`` for a folder, ``packaged`` for those of a pinned package."""
+    if checkpoint.source.startswith("packaged:"):
+        return "packaged"
+    return hub.snapshot("model", checkpoint.source, checkpoint.revision).revision
 
 
 def load_folder(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:

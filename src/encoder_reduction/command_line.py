@@ -1,5 +1,6 @@
 """What the entry points share: click options made from the preset's fields, and errors as sentences."""
 
+import re
 from collections.abc import Callable
 from typing import Any, Literal, get_args, get_origin
 
@@ -8,7 +9,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from .errors import UserError, explain, leave_in_order_when_stopped
-from .presets import MODELS, Distillation, FineTuning, Preset, Profiling, Reduction, load
+from .presets import MODELS, Distillation, FineTuning, Inputs, Preset, Profiling, Reduction, load
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -64,6 +65,7 @@ def setting_options(*sections: type[BaseModel]) -> Decorator:
 
 
 run_options = setting_options(FineTuning, Profiling)
+input_options = setting_options(Inputs)
 reduction_options = setting_options(Reduction, Distillation)
 
 
@@ -84,6 +86,18 @@ def integers(name: str, text: str) -> tuple[int, ...]:
         return tuple(int(part) for part in text.split(","))
     except ValueError as error:
         raise UserError(f"{name}={text} is not allowed: give whole numbers separated by commas, as 42,43.") from error
+
+
+def pairs(name: str, text: str) -> dict[str, str]:
+    """Names and values, as ``a=b,c=d``.
+
+    Raises:
+        UserError: anything else.
+    """
+    found = [part.partition("=") for part in text.split(",")]
+    if not all(re.fullmatch(r"[\w./-]+", key) and equals and value for key, equals, value in found):
+        raise UserError(f"{name}={text} is not allowed: give names and values, as model=bert,owner=me.")
+    return {key: value for key, _, value in found}
 
 
 def report(outcome: Any) -> None:

@@ -42,7 +42,7 @@ class Evaluation:
         accuracy: share of correct predictions.
         f1: F1 averaged over the classes, weighted by their support.
         predictions: one row an example: ``id``, ``label``, ``prediction``, ``score`` (the probability
-            of class 1).
+            of class 1), ``tokens`` (the text's length, as the model read it).
     """
 
     accuracy: float
@@ -56,7 +56,7 @@ def score(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     return metric.compute(predictions=logits.argmax(axis=-1), references=labels)
 
 
-def evaluation(ids: list[str], logits: np.ndarray, labels: np.ndarray) -> Evaluation:
+def evaluation(ids: list[str], logits: np.ndarray, labels: np.ndarray, tokens: list[int]) -> Evaluation:
     """Scores of a split together with each example's prediction."""
     shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
     values: dict[str, Any] = {
@@ -64,5 +64,6 @@ def evaluation(ids: list[str], logits: np.ndarray, labels: np.ndarray) -> Evalua
         "label": labels,
         "prediction": logits.argmax(axis=-1),
         "score": (shifted / shifted.sum(axis=-1, keepdims=True))[:, 1],
+        "tokens": tokens,
     }
     return Evaluation(**score(logits, labels), predictions=pd.DataFrame(values))

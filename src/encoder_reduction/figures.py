@@ -3,7 +3,7 @@
 import time
 from dataclasses import dataclass
 
-from datasets import Dataset
+from datasets import Dataset, DatasetDict
 from transformers import PreTrainedModel
 
 from .architectures import family_of
@@ -73,6 +73,11 @@ def further(
         ),
         joules=joules_per_example(profiler.calls(table[0]), table[0].examples, device, seconds=settings.time_budget),
     )
+
+
+def of_data(data: DatasetDict) -> dict[str, float]:
+    """How many examples the model was trained, selected and reported on."""
+    return {f"{split}_examples": float(len(data[split])) for split in data}
 
 
 def of_size(model: PreTrainedModel) -> dict[str, float]:

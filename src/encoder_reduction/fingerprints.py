@@ -20,7 +20,7 @@ def of_plan(plan: RunPlan, source_run: str | None = None) -> str:
     content = {
         "plan": plan.model_dump(mode="json"),
         "code": of_code(),
-        "libraries": {name: version(name) for name in _LIBRARIES},
+        "libraries": libraries(),
         "device": device_name(),
         "source_run": source_run,
     }
@@ -31,6 +31,11 @@ def of_configuration(plan: RunPlan) -> str:
     """A digest of what is trained, whatever its seed and however it is measured: runs that share it are repetitions."""
     content = plan.model_dump(mode="json", exclude={"seed", "profiling"})
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def libraries() -> dict[str, str]:
+    """Versions of the libraries that a run's figures depend on."""
+    return {name: version(name) for name in _LIBRARIES}
 
 
 @functools.cache

@@ -12,13 +12,13 @@ import pandas as pd
 import torch
 
 from . import checkpoints, corpora, fingerprints, tracking
-from .comparison.selection import best_configurations, latest_runs
+from .comparison import selection
 from .errors import UserError
 from .inference import Profiler, Workload
 from .presets import Preset, RunPlan
 from .profiling.latency import measure_interleaved
 from .profiling.machine import device_name, watched
-from .training import tokenise
+from .tokenisation import tokenise
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,9 @@ def runs_to_pair(experiment_id: str, preset: Preset, model: str) -> list[str]:
     Raises:
         UserError: the baseline or every reduction is missing.
     """
-    found = latest_runs(tracking.finished_runs(experiment_id, preset=preset.name, model=model), preset.name)
-    source, _ = best_configurations(found)
+    finished = tracking.finished_runs(experiment_id, preset=preset.name, model=model)
+    found, _ = selection.split_stages(selection.configurations(selection.latest_runs(finished, preset)[0]))
+    source = selection.best(found, "accuracy")
     if "none" not in set(source["dim"]) or len(source) < 2:
         raise UserError(
             f"Paired profiling of model={model} needs its baseline and at least one finished reduction; in this"

@@ -49,6 +49,12 @@ CRITERIA = {
     "layers": (),
 }
 
+# What the comparison takes for the best configuration, judged on the validation split.
+RULES = {
+    "accuracy": "the most accurate",
+    "efficiency": "the fastest within one standard error of the most accurate",
+    "knee": "the knee of the Pareto front of accuracy and inference time",
+}
 
 Integers = Annotated[tuple[PositiveInt, ...], BeforeValidator(_split)]
 
@@ -62,18 +68,57 @@ class Checkpoint(_Section):
 
     name: str = Field(description="what tags and tables call it")
     source: str = Field(description="'packaged:<family>', a hub id, or a local folder")
-    revision: str | None = Field(None, description="hub revision; the latest one when absent")
+    revision: str | None = Field(None, description="hub revision; what main was when it was fetched, when absent")
 
 
 class Corpus(_Section):
     """A two-class sentiment corpus with train, validation and test splits."""
 
     name: str = Field(description="what tags and tables call it")
-    source: str = Field(description="'packaged:<corpus>' or a hub id")
-    revision: str | None = Field(None, description="hub revision; the latest one when absent")
+    source: str = Field(description="'packaged:<corpus>', a hub id, or a folder of csv, json or parquet files")
+    revision: str | None = Field(None, description="hub revision; what main was when it was fetched, when absent")
+    text_column: str = Field("text", description="column that has the text")
+    label_column: str = Field("label", description="column that has the label")
     validation_examples: int | None = Field(
         None, gt=1, description="carved from train, stratified, where the corpus has no validation split"
     )
+
+
+class Inputs(_Section):
+    """What one run may take instead of the preset's checkpoint and corpus."""
+
+    checkpoint: str | None = Field(None, description="another checkpoint: a hub id or a folder")
+    checkpoint_revision: str | None = Field(None, description="its hub revision")
+    corpus: str | None = Field(None, description="another corpus: a hub id, or a folder with train.csv and test.csv")
+    corpus_revision: str | None = Field(None, description="its hub revision")
+    text_column: str | None = Field(None, description="column of the corpus that has the text")
+    label_column: str | None = Field(None, description="column of the corpus that has the label")
+    validation_examples: int | None = Field(None, gt=1, description="carved from train where there is no such split")
+
+    def checkpoint_instead(self, planned: Checkpoint) -> Checkpoint:
+        """The checkpoint of the run."""
+        if self.checkpoint is None:
+            return planned.model_copy(update=_given(revision=self.checkpoint_revision))
+        return Checkpoint(name=_short(self.checkpoint), source=self.checkpoint, revision=self.checkpoint_revision)
+
+    def corpus_instead(self, planned: Corpus) -> Corpus:
+        """The corpus of the run."""
+        columns = _given(
+            text_column=self.text_column, label_column=self.label_column, validation_examples=self.validation_examples
+        )
+        if self.corpus is None:
+            return planned.model_copy(update=columns | _given(revision=self.corpus_revision))
+        kept = {"validation_examples": planned.validation_examples} | columns
+        return Corpus(name=_short(self.corpus), source=self.corpus, revision=self.corpus_revision, **kept)
+
+
+def _given(**values: Any) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if value is not None}
+
+
+def _short(source: str) -> str:
+    """What tags and tables call a hub id or a folder: its last part."""
+    return source.rstrip("/").rpartition("/")[2]
 
 
 class FineTuning(_Section):
@@ -140,6 +185,7 @@ class RunPlan(_Section):
     preset: str
     checkpoint: Checkpoint
     corpus: Corpus
+    source_corpus: str = Field(description="name of the corpus of the runs that this one may build on")
     fine_tuning: FineTuning
     reductions: dict[Dimension, Reduction] = {}
     distillation: Distillation | None = Field(None, description="only where the run distils")
@@ -199,27 +245,45 @@ class Preset(_Section):
         dims = dim.split("+") if dim else []
         for name in dims:
             _one_of("dim", name, tuple(self.reductions))
-        sections: dict[str, type[BaseModel]] = {"fine_tuning": FineTuning, "profiling": Profiling}
+        sections: dict[str, type[BaseModel]] = {"inputs": Inputs, "fine_tuning": FineTuning, "profiling": Profiling}
         if dims and stage == "reduce":
             sections |= {"reduction": Reduction, "distillation": Distillation}
         _refuse_unknown(given, {"seed", *(f for s in sections.values() for f in s.model_fields)})
         fine_tuning = self.transfer if stage == "transfer" else self.fine_tuning
         if "size" in given and len(dims) > 1:
             raise UserError(f"size={given['size']} is ambiguous for dim={dim}: give keep, or reduce one dimension.")
-        distillation = _updated(self.distillation, given)
+        distillation, inputs = _updated(self.distillation, given), _updated(Inputs(), given)
+        corpus = inputs.corpus_instead(self.target if stage == "transfer" else self.source)
         return _validated(
             RunPlan,
             stage=stage,
             model=model,
             preset=self.name,
-            checkpoint=self.models[model],
-            corpus=self.target if stage == "transfer" else self.source,
+            checkpoint=inputs.checkpoint_instead(self.models[model]),
+            corpus=corpus,
+            source_corpus=self.source.name if stage == "transfer" else corpus.name,
             fine_tuning=_updated(fine_tuning, given),
             reductions={name: _reduction(name, self.reductions[name], given, dims) for name in dims},
             distillation=distillation if stage == "reduce" and distillation.distill else None,
             profiling=_updated(self.profiling, given),
             seed=given.get("seed", self.seeds[0]),
         )
+
+    def sources(self, overrides: Mapping[str, Any]) -> list[Checkpoint | Corpus]:
+        """The checkpoint and corpus that the overrides name; all of the preset's where they name none.
+
+        Raises:
+            UserError: a value is out of range.
+        """
+        inputs = _updated(Inputs(), {key: value for key, value in overrides.items() if value is not None})
+        if inputs.checkpoint is None and inputs.corpus is None:
+            return [*self.models.values(), self.source, self.target]
+        named: list[Checkpoint | Corpus] = []
+        if inputs.checkpoint is not None:
+            named.append(inputs.checkpoint_instead(next(iter(self.models.values()))))
+        if inputs.corpus is not None:
+            named.append(inputs.corpus_instead(self.source))
+        return named
 
     def transfers(self, model: str, dim: str, overrides: Mapping[str, Any]) -> list[RunPlan]:
         """The transfer plans of one model: of one dimension, of the baseline (``none``), or of each (``all``)."""

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 import torch
 from datasets import Dataset, DatasetDict
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
+from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from . import calibration, checkpoints, corpora, distillation, figures, fingerprints, tracking
 from .architectures import sizes_of
@@ -15,7 +16,8 @@ from .profiling.energy import EnergyUsed, energy_used
 from .profiling.machine import Watch, device_name, watched
 from .profiling.memory import PeakMemory, peak_memory
 from .reductions import needs_calibration, reduce_model
-from .training import FineTuner, resolve_precision, tokenise
+from .tokenisation import tokenise
+from .training import FineTuner, NonFiniteLossError, Training, resolve_precision
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ def execute(
         profiler = Profiler(model, tokenizer, settings, plan.profiling)
         with watched(device) as machine:
             with peak_memory(device) as training_memory, energy_used(device) as training_energy:
-                training = tuner.train(tokenised["train"], tokenised["validation"])
+                training = train(tuner, tokenised, run, model, tokenizer)
             stopwatch.lap("fine_tuning")
             test = tuner.evaluate(tokenised["test"], data["test"]["id"])
             stopwatch.lap("evaluation")
@@ -89,6 +91,7 @@ def execute(
             stopwatch.lap("profiling")
 
         metrics = {
+            **figures.of_data(data),
             **figures.of_quality(training, test),
             **figures.of_size(model),
             **figures.of_inference(inference),
@@ -98,6 +101,7 @@ def execute(
         }
         run.metrics(metrics)
         run.tag(machine_tags(machine, training_memory, training_energy))
+        run.tag({"micro_batch_size": training.micro_batch_size})
         run.json(machine.as_dict(), "machine.json")
         run.table(latency_table(inference.latencies), "latency.csv")
         run.table(test.predictions, tracking.PREDICTIONS_FILE)
@@ -116,7 +120,7 @@ def draw_splits(plan: RunPlan) -> DatasetDict:
     )
 
 
-def load_model(plan: RunPlan, source_run: str | None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def load_model(plan: RunPlan, source_run: str | None) -> tuple[PreTrainedModel, Tokenizer]:
     """The plan's checkpoint, or the model of the run that a transfer starts from."""
     if plan.stage != "transfer":
         return checkpoints.load(plan.checkpoint, plan.seed)
@@ -124,9 +128,7 @@ def load_model(plan: RunPlan, source_run: str | None) -> tuple[PreTrainedModel, 
         return checkpoints.load_folder(folder)
 
 
-def reduce(
-    plan: RunPlan, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, train: Dataset
-) -> PreTrainedModel:
+def reduce(plan: RunPlan, model: PreTrainedModel, tokenizer: Tokenizer, train: Dataset) -> PreTrainedModel:
     """The reduced model of a ``reduce`` plan; the model as it is for any other."""
     if plan.stage != "reduce":
         return model
@@ -137,6 +139,19 @@ def reduce(
         seed = next((r.calibration_seed for r in asking if r.calibration_seed is not None), plan.seed)
         batches = calibration.batches(train, tokenizer, examples, seed, model.device)
     return reduce_model(model, plan.reductions, batches, plan.seed)
+
+
+def train(
+    tuner: FineTuner, tokenised: dict[str, Dataset], run: tracking.Run, model: PreTrainedModel, tokenizer: Tokenizer
+) -> Training:
+    """Fine-tune; of a run that diverges, the last good model is kept."""
+    try:
+        return tuner.train(tokenised["train"], tokenised["validation"])
+    except NonFiniteLossError as error:
+        if error.recovered:
+            run.model(model, tokenizer)
+            run.tag({"kept_model": "of the best epoch before training diverged"})
+        raise
 
 
 def learn_from(teacher_run: str, tokenised: Dataset, settings: FineTuning, train: Dataset) -> Dataset:
@@ -173,12 +188,15 @@ def describe(
         "preset": plan.preset,
         "model": plan.model,
         "checkpoint": plan.checkpoint.name,
+        "checkpoint_revision": checkpoints.revision(plan.checkpoint),
         "corpus": plan.corpus.name,
+        "corpus_revision": corpora.revision(plan.corpus),
         "dim": plan.dim,
         "config": config_name(plan, model),
         "seed": str(plan.seed),
         "distilled": str(plan.distillation is not None).lower(),
         "device": device_name(),
+        "libraries": ", ".join(f"{name} {version}" for name, version in fingerprints.libraries().items()),
         "memory_kind": "gpu" if device.type == "cuda" else "resident",
         "fingerprint": fingerprints.of_plan(plan, source_run),
         "plan_fingerprint": fingerprints.of_configuration(plan),
@@ -224,8 +242,8 @@ def find_source(experiment_id: str, plan: RunPlan) -> str | None:
     """The finished run that a plan builds on, the best by validation accuracy; ``None`` if it needs none.
 
     A transfer starts from a reduction of its model and dimension (from the baseline where the dimension
-    is ``none``), a distillation learns from the baseline. Runs count that used the same preset; controls
-    from random weights and distilled models do not.
+    is ``none``), a distillation learns from the baseline. Runs count that used the same preset, checkpoint
+    and source corpus; controls from random weights and distilled models do not.
 
     Raises:
         UserError: there is no such run yet.
@@ -234,7 +252,10 @@ def find_source(experiment_id: str, plan: RunPlan) -> str | None:
         return None
     baseline = plan.distillation is not None or plan.dim == "none"
     stage, dim = ("baseline", "none") if baseline else ("reduce", plan.dim)
-    found = tracking.finished_runs(experiment_id, stage=stage, model=plan.model, preset=plan.preset, dim=dim)
+    found = tracking.finished_runs(
+        experiment_id, stage=stage, model=plan.model, preset=plan.preset, dim=dim,
+        checkpoint=plan.checkpoint.name, corpus=plan.source_corpus,
+    )  # fmt: skip
     found = tracking.without_controls(found)
     if found.empty:
         command = f"mlflow run . -e {stage} -P model={plan.model}" + (f" -P dim={dim}" if dim != "none" else "")

@@ -46,7 +46,13 @@ def run_study(preset: Preset, overrides: dict[str, object], seeds: Sequence[int]
         for model in preset.models
         for stage, dim in [("baseline", None), *(("reduce", dim) for dim in DIMENSIONS)]
     ]
-    second = [plan for values in settings for model in preset.models for plan in preset.transfers(model, "all", values)]
+    second = [
+        plan
+        for values in settings
+        for model in preset.models
+        for dim in ("none", "all")
+        for plan in preset.transfers(model, dim, values)
+    ]
     third = [preset.plan("baseline", model, overrides=settings[0]) for model in preset.models]
     with tracking.open_run() as run:
         run.describe(f"study/{preset.name}", {"stage": "study", "preset": preset.name}, {})

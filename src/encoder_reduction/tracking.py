@@ -175,6 +175,20 @@ def current_experiment() -> str:
     return mlflow.set_experiment(os.environ.get("MLFLOW_EXPERIMENT_NAME", EXPERIMENT)).experiment_id
 
 
+def experiment_named(name: str) -> str:
+    """The id of an experiment.
+
+    Raises:
+        UserError: there is none of this name.
+    """
+    check_store()
+    experiment = mlflow.get_experiment_by_name(name)
+    if experiment is None:
+        known = ", ".join(sorted(each.name for each in mlflow.search_experiments()))
+        raise UserError(f"Experiment '{name}' is not in {mlflow.get_tracking_uri()}; there are: {known}.")
+    return experiment.experiment_id
+
+
 def store_uri() -> str:
     """Where runs are tracked."""
     return mlflow.get_tracking_uri()
@@ -198,11 +212,14 @@ def fail_unfinished(study: Run) -> None:
 def finished_runs(experiment_id: str, **tags: str) -> pd.DataFrame:
     """Finished runs of an experiment with the given tags, latest first.
 
+    Raises:
+        UserError: a tag's value cannot be searched for.
+
     Returns:
         One row a run: ``run_id``, ``name``, ``start_time``, and its tags, params and metrics as columns of their
         own names (a metric's text, a tag's and a param's never clash here).
     """
-    clauses = ["attributes.status = 'FINISHED'", *(f"tags.{key} = '{value}'" for key, value in tags.items())]
+    clauses = ["attributes.status = 'FINISHED'", *(f"tags.`{key}` = {_quoted(value)}" for key, value in tags.items())]
     client, token, rows = mlflow.MlflowClient(), None, []
     while True:
         page = client.search_runs(
@@ -240,7 +257,7 @@ def speed_ratios(experiment_id: str, preset: str) -> pd.DataFrame:
         for run_id in ids:
             file = mlflow.artifacts.download_artifacts(f"runs:/{run_id}/{RATIOS_FILE}", dst_path=f"{folder}/{run_id}")
             tables.append(pd.read_csv(file))
-    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=["run_id", "reference"])
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
 
 def predictions_of(run_ids: Iterable[str]) -> dict[str, pd.DataFrame]:
@@ -254,6 +271,18 @@ def predictions_of(run_ids: Iterable[str]) -> dict[str, pd.DataFrame]:
             except (MlflowException, OSError):
                 continue  # Without them there is no test of this row; its figures stand all the same.
     return tables
+
+
+def curves(run_ids: Iterable[str], metrics: Iterable[str]) -> pd.DataFrame:
+    """The curves of some runs: ``run_id``, ``metric``, ``step``, ``value``, in order of steps."""
+    client = mlflow.MlflowClient()
+    points = [
+        {"run_id": run_id, "metric": metric, "step": point.step, "value": point.value}
+        for run_id in run_ids
+        for metric in metrics
+        for point in sorted(client.get_metric_history(run_id, metric), key=lambda point: point.step)
+    ]
+    return pd.DataFrame(points, columns=["run_id", "metric", "step", "value"])
 
 
 def _row(run: Any) -> dict[str, Any]:
@@ -326,6 +355,18 @@ def _huggingface_folder(path: Path) -> str:
     if not found:
         raise UserError(f"The logged model at {path} has no Hugging Face folder.")
     return found[0]
+
+
+def _quoted(value: str) -> str:
+    """A string in MLflow's filters, which know no escape.
+
+    Raises:
+        UserError: it has quotes of both kinds.
+    """
+    mark = '"' if "'" in value else "'"
+    if mark in value or "`" in value:
+        raise UserError(f"The value {value} cannot be searched for: MLflow takes one kind of quotes in it at most.")
+    return f"{mark}{value}{mark}"
 
 
 def _sentence(error: BaseException) -> str:

@@ -1,5 +1,6 @@
 """Fine-tuning through ``transformers.Trainer``, assembled once for every run."""
 
+import logging
 import math
 import tempfile
 import time
@@ -31,11 +32,19 @@ from .presets import Distillation, FineTuning
 from .profiling.compute import Shape
 from .profiling.memory import TrainingState, training_state
 
+_LOGGER = logging.getLogger(__name__)
+
 OnLog = Callable[[dict[str, float], int], None]
 
 # Points of a learning curve that are worth keeping; each costs the GPU one synchronisation.
 _LOGGED_POINTS = 200
 _EVALUATION_BATCH = 64
+
+
+class NonFiniteLossError(UserError):
+    """Training diverged; ``recovered`` says whether the model has the weights of an earlier epoch again."""
+
+    recovered = False
 
 
 @dataclass(frozen=True)
@@ -47,6 +56,7 @@ class Training:
         steps: optimizer steps.
         shapes: every batch that was trained on.
         state: what the largest batch kept in memory, told apart.
+        micro_batch_size: examples of a batch that are computed at once; below the plan's where memory ran out.
         best_epoch: the epoch whose weights were kept, by validation accuracy.
         validation_accuracy: accuracy of the kept weights on the validation split.
         validation_f1: weighted F1 of the kept weights on the validation split.
@@ -56,6 +66,7 @@ class Training:
     steps: int
     shapes: list[Shape]
     state: TrainingState
+    micro_batch_size: int
     best_epoch: float
     validation_accuracy: float
     validation_f1: float
@@ -104,16 +115,6 @@ def compute_dtype(precision: str) -> torch.dtype:
     return {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}[resolve_precision(precision)]
 
 
-def tokenise(data: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Dataset:
-    """Token ids of each text, cut at ``max_length``, with the length that batches are grouped by."""
-
-    def encode(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
-        encoded = tokenizer(batch["text"], truncation=True, max_length=max_length)
-        return {**encoded, "length": [len(ids) for ids in encoded["input_ids"]], "labels": batch["label"]}
-
-    return data.map(encode, batched=True, remove_columns=data.column_names)
-
-
 class FineTuner:
     """A Trainer with the plan's settings; trains, then evaluates any split of the same tokenizer."""
 
@@ -135,11 +136,43 @@ class FineTuner:
         self._collator = lambda rows: pad([{k: v for k, v in row.items() if k != "length"} for row in rows])
 
     def train(self, train: Dataset, validation: Dataset) -> Training:
-        """Fine-tune on tokenised splits; the model keeps the weights of its best validation epoch."""
+        """Fine-tune on tokenised splits; the model keeps the weights of its best validation epoch.
+
+        Where the GPU runs out of memory, training starts again with half as many examples at once and twice as
+        many passes a step: the batches, and so the result but for rounding and dropout, stay the same.
+
+        Raises:
+            NonFiniteLossError: the loss became infinite or no number.
+            torch.OutOfMemoryError: a single example does not fit.
+        """
+        started_from = {name: tensor.to("cpu", copy=True) for name, tensor in self._model.state_dict().items()}
+        passes = 1
+        while True:
+            try:
+                return self._train(train, validation, passes)
+            except torch.OutOfMemoryError:
+                if self._settings.batch_size // passes < 2:
+                    raise
+                passes *= 2
+                _LOGGER.warning(
+                    "Out of memory: training starts again with %d examples at once instead of %d, %d passes a step.",
+                    math.ceil(self._settings.batch_size / passes), self._settings.batch_size, passes,
+                )  # fmt: skip
+                self._model.zero_grad(set_to_none=True)
+                self._model.load_state_dict(started_from)
+                if torch.cuda.is_available():
+                    torch.cuda.empty_cache()
+                    torch.cuda.reset_peak_memory_stats()
+
+    def _train(self, train: Dataset, validation: Dataset, passes: int) -> Training:
         clock = _Clock(self._on_log)
         with tempfile.TemporaryDirectory(prefix="encoder-reduction-") as folder:
-            trainer = self._trainer(folder, train, validation, callbacks=[clock])
-            trainer.train()
+            trainer = self._trainer(folder, train, validation, callbacks=[clock], passes=passes)
+            try:
+                trainer.train()
+            except NonFiniteLossError as error:
+                error.recovered = trainer.load_best()
+                raise
             state, parts = trainer.state, trainer.memory_parts()
         evaluations = [entry for entry in state.log_history if "eval_accuracy" in entry]
         best = max(evaluations, key=lambda entry: entry["eval_accuracy"])
@@ -148,6 +181,7 @@ class FineTuner:
             steps=state.global_step,
             shapes=trainer.seen.shapes(),
             state=parts,
+            micro_batch_size=trainer.args.per_device_train_batch_size,
             best_epoch=best["epoch"],
             validation_accuracy=best["eval_accuracy"],
             validation_f1=best["eval_f1"],
@@ -155,7 +189,7 @@ class FineTuner:
 
     def evaluate(self, tokenised: Dataset, ids: list[str]) -> Evaluation:
         """Score a tokenised split; predictions come in its order."""
-        return evaluation(ids, self.logits(tokenised), np.asarray(tokenised["labels"]))
+        return evaluation(ids, self.logits(tokenised), np.asarray(tokenised["labels"]), tokenised["length"])
 
     def logits(self, tokenised: Dataset) -> np.ndarray:
         """Logits ``(examples, classes)`` of a tokenised split, in its order."""
@@ -171,6 +205,7 @@ class FineTuner:
         train: Dataset | None = None,
         validation: Dataset | None = None,
         callbacks: list[TrainerCallback] | None = None,
+        passes: int = 1,
     ) -> Trainer:
         settings = self._settings
         precision = resolve_precision(settings.precision)
@@ -178,7 +213,8 @@ class FineTuner:
         arguments = TrainingArguments(
             output_dir=folder,
             num_train_epochs=settings.epochs,
-            per_device_train_batch_size=settings.batch_size,
+            per_device_train_batch_size=math.ceil(settings.batch_size / passes),
+            gradient_accumulation_steps=passes,
             per_device_eval_batch_size=_EVALUATION_BATCH,
             learning_rate=settings.learning_rate,
             lr_scheduler_type="linear",
@@ -228,12 +264,21 @@ class _Trainer(Trainer):
     def __init__(self, teaching: Distillation | None, **arguments: Any) -> None:
         super().__init__(**arguments)
         self._teaching = teaching
+        # Ours is the mean over a micro-batch, so several passes a step must be averaged.
+        self.model_accepts_loss_kwargs = False
         self.seen = _Seen()
 
     def training_step(self, model: torch.nn.Module, inputs: dict[str, Any], *arguments: Any, **more: Any) -> Any:
         """One step, noting what it is computed on."""
         self.seen.note(inputs)
         return super().training_step(model, inputs, *arguments, **more)
+
+    def load_best(self) -> bool:
+        """Take the weights of the best epoch so far; whether there were any."""
+        if self.state.best_model_checkpoint is None:
+            return False
+        self._load_best_model()
+        return True
 
     def memory_parts(self) -> TrainingState:
         """What a training step on the largest batch keeps in memory."""
@@ -331,13 +376,14 @@ class _Clock(TrainerCallback):
         started = time.perf_counter()
         if "loss" in logs:
             if not math.isfinite(logs["loss"]):
-                raise UserError(
+                raise NonFiniteLossError(
                     f"The training loss became {logs['loss']} at step {state.global_step};"
                     f" lower learning_rate (now {args.learning_rate}) or set precision=fp32."
                 )
             self._on_log({"train_loss": logs["loss"], "learning_rate": logs["learning_rate"]}, state.global_step)
         elif "eval_loss" in logs:
-            curve = {f"validation_{key}": logs[f"eval_{key}"] for key in ("loss", "accuracy", "f1")}
+            # Named apart from the kept weights' validation_accuracy, which MLflow would take for a point of the curve.
+            curve = {f"epoch_validation_{key}": logs[f"eval_{key}"] for key in ("loss", "accuracy", "f1")}
             self._on_log(curve, state.global_step)
         self._since += time.perf_counter() - started
 

@@ -95,6 +95,9 @@ def test_a_run_keeps_its_curves_and_predictions(project, reduced):
     client = mlflow.MlflowClient(project.env["MLFLOW_TRACKING_URI"])
     steps = [point.step for point in client.get_metric_history(reduced.info.run_id, "train_loss")]
     assert sorted(steps) == [1, 2]
+    # The figure that selects is one value; the curve of the epochs has another name.
+    assert len(client.get_metric_history(reduced.info.run_id, "validation_accuracy")) == 1
+    assert [point.step for point in client.get_metric_history(reduced.info.run_id, "epoch_validation_accuracy")] == [2]
     mlflow.set_tracking_uri(project.env["MLFLOW_TRACKING_URI"])
     table = pd.read_csv(mlflow.artifacts.download_artifacts(f"runs:/{reduced.info.run_id}/test_predictions.csv"))
     assert len(table) == 32

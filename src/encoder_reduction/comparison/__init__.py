@@ -1,79 +1,187 @@
-"""The comparison: reads the finished runs back and turns them into tables and an answer."""
+"""The comparison: reads the finished runs back and turns them into tables, pictures and an answer."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import pandas as pd
-from matplotlib.figure import Figure
 
-from ..presets import Preset
-from ..tracking import Run, finished_runs, predictions_of, speed_ratios
-from .answer import answer, changes, method
-from .pictures import relative_changes, trade_off
-from .registry import registered_models, run_links
+from .. import tracking
+from ..presets import RULES, Preset
+from ..tracking import Run
+from . import pictures, registry, selection, sensitivity, tables
+from .answer import answer, method, transfer_answer
+from .changes import changes, gains_by_dimension
+from .expectations import expectations
 from .report import Section, as_markdown, as_page
-from .selection import best_configurations, latest_runs, missing_rows
-from .tables import notes, source_table, target_table, to_latex, to_markdown
 
-__all__ = ["compare"]
+__all__ = ["Choice", "compare"]
 
 _QUESTION = "Which dimension matters most, for quality and for cost?"
 
 
-def compare(preset: Preset, run: Run) -> str:
-    """Compare the finished runs of a preset in the run's experiment.
+@dataclass(frozen=True)
+class Choice:
+    """Which runs are compared, and how the best configuration is chosen.
 
-    Registers the chosen models. Logs the tables ``source_table``, ``target_table`` and ``changes`` (Markdown,
-    CSV, LaTeX), the pictures ``trade_off`` and ``relative_changes`` (PNG, SVG), ``report.md`` and ``report.html``,
-    and every figure of the rows (``every_figure.csv``).
+    Attributes:
+        rule: one of ``presets.RULES``.
+        seeds: only these; all by default.
+        device: only runs from this one; by default the one with the most runs.
+        tags: only runs with these MLflow tags.
+        experiment: the experiment's name; that of the comparison's own run by default.
+    """
+
+    rule: str = "accuracy"
+    seeds: Sequence[int] = ()
+    device: str | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
+    experiment: str | None = None
+
+
+def compare(preset: Preset, run: Run, choice: Choice = Choice()) -> str:
+    """Compare the finished runs of a preset.
+
+    Registers the chosen models. Logs every table (CSV, Markdown, LaTeX, HTML) and every picture (PNG, SVG) of
+    the report, ``every_figure.csv``, ``report.md`` and ``report.html``.
 
     Returns:
         The report, as Markdown.
 
     Raises:
-        UserError: no baseline or reduction of this preset is finished.
+        UserError: no run is left to compare, or there is no such experiment.
     """
-    runs = latest_runs(finished_runs(run.experiment_id, preset=preset.name), preset.name)
-    source, target = best_configurations(runs)
-    ratios = speed_ratios(run.experiment_id, preset.name)
-    predictions = predictions_of(run_id for ids in source["run_ids"] for run_id in ids.values())
-    tables = {
-        "source_table": source_table(source),
-        "target_table": target_table(target),
-        "changes": changes(source, ratios, predictions),
-    }
-    rows = pd.concat([source, target])
-    run.table(rows.drop(columns="run_ids"), "every_figure.csv")
-    for name, table in tables.items():
-        run.table(table, f"{name}.csv")
-        run.text(to_markdown(table), f"{name}.md")
-        run.text(to_latex(table), f"{name}.tex")
-    pictures = _pictures(source, tables["changes"])
-    for name, (figure, _) in pictures.items():
-        run.figure(figure, name)
+    experiment_id = tracking.experiment_named(choice.experiment) if choice.experiment else run.experiment_id
+    finished = tracking.finished_runs(experiment_id, **{**choice.tags, "preset": preset.name})
+    if choice.seeds and not finished.empty:
+        finished = finished[finished["seed"].isin([str(seed) for seed in choice.seeds])]
+    runs, left_out = selection.latest_runs(finished, preset, choice.device)
+    found, adapted = selection.split_stages(selection.configurations(runs))
+    source, target = (selection.best(rows, choice.rule) for rows in (found, adapted))
+    predictions = tracking.predictions_of(run_id for rows in (source, target) for run_id in _run_ids(rows))
+    ratios = tracking.speed_ratios(experiment_id, preset.name)
+    changed = changes(source, ratios, predictions)
+
     sections = [
-        Section(_QUESTION, [answer(source, tables["changes"], predictions), *pictures.values()]),
-        Section(f"{preset.source.name}: baselines and best reductions", [tables["source_table"], notes(source)]),
-        Section(
-            f"{preset.target.name}: the reductions adapted",
-            [tables["target_table"], missing_rows(source, target, preset)],
-        ),
-        Section("Each reduction against its baseline", [tables["changes"], method(tables["changes"])]),
-        Section("Which model do I take?", [registered_models(source)]),
-        Section("Runs", [run_links(rows, run)]),
+        _answer(source, changed, predictions),
+        _on_source(preset, source),
+        _on_target(preset, source, target, changed, changes(target, pd.DataFrame(), predictions)),
+        _each(changed),
+        *_keep_levels(found),
+        *_training(source),
+        Section("Which model do I take?", [registry.registered_models(found, choice.rule)]),
+        _conditions(source, choice, left_out),
     ]
-    run.text(as_page(f"Encoder reduction: {preset.name}", sections), "report.html")
-    report = as_markdown(sections[:-1])
-    run.text(as_markdown(sections), "report.md")
-    return report
+    run.table(tables.every_figure(pd.concat([source, target]), changed), "every_figure.csv")
+    _log(run, sections)
+    links = Section("Runs", [registry.run_links(pd.concat([source, target]), experiment_id)])
+    run.text(as_page(f"Encoder reduction: {preset.name}", [*sections, links]), "report.html")
+    run.text(as_markdown([*sections, links]), "report.md")
+    return as_markdown(sections)
 
 
-def _pictures(rows: pd.DataFrame, table: pd.DataFrame) -> dict[str, tuple[Figure, str]]:
-    """Each picture by its file's name, with its caption."""
-    pictures = {
-        "trade_off": (
-            trade_off(rows),
-            "Accuracy on test and inference time of the best configuration of each dimension; one colour a model.",
-        )
-    }
-    if len(table):
-        caption = "Change against the baseline; one bar a model. Whiskers: 95% paired bootstrap over the test examples."
-        pictures["relative_changes"] = (relative_changes(table), caption)
-    return pictures
+def _answer(source: pd.DataFrame, changed: pd.DataFrame, predictions: dict[str, pd.DataFrame]) -> Section:
+    section = Section(_QUESTION)
+    if changed.empty:
+        section.say(answer(source, changed, changed))
+    else:
+        order = sensitivity.ranking(changed, gains_by_dimension(source, predictions))
+        section.say(answer(source, changed, order))
+        section.table("ranking", order)
+        section.say("The plan expected:\n\n" + expectations(source, changed, predictions))
+    section.picture(
+        "trade_off",
+        pictures.trade_off(source),
+        "Accuracy on test and inference time of the chosen configuration of each dimension; one colour a model.",
+    )
+    if len(changed):
+        caption = "Change against the baseline; one bar a model. Whiskers: 95% intervals, of accuracy over the test"
+        caption += " examples, of inference time over the rounds of the paired measurement."
+        section.picture("relative_changes", pictures.relative_changes(changed), caption)
+    return section
+
+
+def _on_source(preset: Preset, source: pd.DataFrame) -> Section:
+    section = Section(f"{preset.source.name}: baselines and best reductions")
+    section.table("source_table", tables.customers_table(source, preset))
+    section.say(tables.notes(source))
+    section.picture("resources", pictures.resources(source), "What each row takes.")
+    return section
+
+
+def _on_target(
+    preset: Preset, source: pd.DataFrame, target: pd.DataFrame, changed: pd.DataFrame, adapted: pd.DataFrame
+) -> Section:
+    corpora = preset.source.name, preset.target.name
+    section = Section(f"{preset.target.name}: the reductions adapted")
+    section.table("target_table", tables.customers_table(target, preset))
+    section.say(selection.missing_rows(source, target, preset))
+    kept = sensitivity.retention(changed, adapted)
+    section.say(transfer_answer(kept))
+    if len(kept):
+        section.table("retention", tables.retention_in_brief(kept, corpora), every=kept)
+        caption = "The gap to the baseline on both corpora, with 95% intervals; below the line adaptation widens it."
+        section.picture("retention", pictures.retained(kept, source, corpora), caption)
+    return section
+
+
+def _each(changed: pd.DataFrame) -> Section:
+    section = Section("Each reduction against its baseline")
+    if len(changed):
+        section.table("changes", tables.in_brief(changed), every=changed)
+        section.say(method(changed))
+        section.say("What it costs to save, in points of accuracy (nothing where less than 1% is saved):")
+        section.table("exchange_rates", sensitivity.exchange_rates(changed))
+    else:
+        section.say("There is no reduction beside its baseline yet.")
+    return section
+
+
+def _keep_levels(found: pd.DataFrame) -> list[Section]:
+    curves = sensitivity.keep_curves(found)
+    if curves.empty:
+        return []
+    section = Section("How much can be cut?")
+    caption = "Accuracy by how much of a dimension stays; bars are standard deviations over seeds."
+    section.picture("keep_curves", pictures.keep_curves(curves), caption)
+    section.table("keep_areas", sensitivity.areas(curves))
+    return [section]
+
+
+def _training(source: pd.DataFrame) -> list[Section]:
+    first = pd.DataFrame(
+        [{"run_id": next(iter(row.run_ids.values())), "checkpoint": row.checkpoint, "dim": row.dim}
+         for row in source.itertuples()]
+    )  # fmt: skip
+    points = tracking.curves(first["run_id"], pictures.CURVES).merge(first, on="run_id")
+    points = points[points.groupby(["run_id", "metric"])["step"].transform("size") > 1]  # one point is no curve
+    if points.empty:
+        return []
+    section = Section("How they learned")
+    caption = "Of the first seed; training loss is a moving average over a tenth of the steps."
+    section.picture("learning_curves", pictures.learning_curves(points), caption)
+    return [section]
+
+
+def _conditions(source: pd.DataFrame, choice: Choice, left_out: list[str]) -> Section:
+    section = Section("Under which conditions")
+    kinds = {"Device": "device", "Libraries": "libraries"}
+    lines = [f"{name}: {'; '.join(sorted(set(source[tag].dropna())))}." for name, tag in kinds.items() if tag in source]
+    section.say(" ".join([*lines, f"Rule of choice, on validation: {RULES[choice.rule]} ({choice.rule})."]))
+    if left_out:
+        section.say(f"Left out: {'; '.join(left_out)}.")
+    return section
+
+
+def _log(run: Run, sections: list[Section]) -> None:
+    for section in sections:
+        for table in section.tables:
+            run.table(table.every, f"{table.name}.csv")
+            run.text(tables.to_markdown(table.shown), f"{table.name}.md")
+            run.text(tables.to_latex(table.shown), f"{table.name}.tex")
+            run.text(as_page(section.title, [Section("", [table])]), f"{table.name}.html")
+        for picture in section.pictures:
+            run.figure(picture.figure, picture.name)
+
+
+def _run_ids(rows: pd.DataFrame) -> list[str]:
+    return [run_id for ids in rows["run_ids"] for run_id in ids.values()]

@@ -1,150 +1,52 @@
-"""What each dimension costs and saves against the baseline, in figures and in sentences."""
+"""The answer in sentences: which dimension costs the most quality, which saves the most, how sure that is."""
 
 import pandas as pd
 
-from ..presets import DIMENSIONS
-from .significance import ALPHA, Difference, costliest, difference, gains, holm
-
-RunIds = dict[str, str]  # by seed
-Predictions = dict[str, pd.DataFrame]  # by run id
-
-_PAIRED, _APART = "in turn", "apart"
-_TIME = "Inference time (%)"
-# What is saved, by the metric that says it.
-_SAVINGS = {
-    "parameters": "Parameters (%)",
-    "flops_per_example": "FLOPs (%)",
-    "inference_ms": _TIME,
-    "training_memory_gb": "Training memory (%)",
-    "training_seconds": "Training time (%)",
-}
+from .changes import APART, IN_TURN, NOISE, POINTS, SAVINGS
+from .sensitivity import plain
+from .significance import ALPHA
 
 
-def changes(rows: pd.DataFrame, ratios: pd.DataFrame, predictions: Predictions) -> pd.DataFrame:
-    """Change of every reduction against the baseline of its model: accuracy in points, the rest in percent.
+def answer(rows: pd.DataFrame, table: pd.DataFrame, order: pd.DataFrame) -> str:
+    """Which dimension matters most, for quality and for cost, averaged over the models.
 
     Args:
-        rows: the best configurations on the source corpus.
-        predictions: the test predictions of each run, where it stored them; intervals and p come from these.
-        ratios: speed ratios of paired measurements; where one of a row is there, inference time is taken
-            from it, and the column ``Timed`` says ``in turn`` instead of ``apart``.
-    """
-    baselines = rows[rows["dim"].eq("none")].set_index("model")
-    reduced = rows[rows["dim"].ne("none") & rows["model"].isin(baselines.index)]
-    base = baselines.loc[reduced["model"]].reset_index(drop=True)
-    reduced = reduced.reset_index(drop=True)
-    table = pd.DataFrame({"Model": reduced["checkpoint"], "Config": reduced["config"]})
-    pairs = list(zip(reduced["run_ids"], base["run_ids"], strict=True))
-    table["Accuracy (points)"] = 100 * (reduced["accuracy"] - base["accuracy"])
-    found = [_difference(predictions, *ids) for ids in pairs]
-    table["95% low"] = [each.accuracy_interval[0] if each else None for each in found]
-    table["95% high"] = [each.accuracy_interval[1] if each else None for each in found]
-    table["p (Holm)"] = holm([each.p if each else float("nan") for each in found])
-    for metric, title in _SAVINGS.items():
-        table[title] = 100 * (reduced[metric] / base[metric] - 1)
-    speed = pd.Series([_paired_speed(ratios, *ids) for ids in pairs], dtype=float)
-    table[_TIME] = (100 * (1 / speed - 1)).fillna(table[_TIME])
-    table["Timed"] = [_APART if missing else _PAIRED for missing in speed.isna()]
-    return table
-
-
-def _paired_speed(ratios: pd.DataFrame, reduced: RunIds, baseline: RunIds) -> float | None:
-    """The latest paired speed of a configuration relative to its baseline, on the table's workload."""
-    found = ratios[ratios["run_id"].isin(reduced.values()) & ratios["reference"].isin(baseline.values())]
-    if found.empty:
-        return None
-    found = found[found["workload"].eq("texts")]
-    return float(found.loc[found["batch_size"].eq(found["batch_size"].max()), "speed_ratio"].iloc[0])
-
-
-def _shared_seeds(predictions: Predictions, reduced: RunIds, baseline: RunIds) -> list[tuple[str, str]]:
-    """Run ids of baseline and reduction for every seed of which both predicted the same examples."""
-    return [
-        (baseline[seed], reduced[seed])
-        for seed in sorted(set(baseline) & set(reduced))
-        if _same_examples(predictions.get(baseline[seed]), predictions.get(reduced[seed]))
-    ]
-
-
-def _same_examples(first: pd.DataFrame | None, second: pd.DataFrame | None) -> bool:
-    """Whether both are there and of the same test examples; other subsets are no pairs."""
-    return first is not None and second is not None and set(first["id"]) == set(second["id"])
-
-
-def _difference(predictions: Predictions, reduced: RunIds, baseline: RunIds) -> Difference | None:
-    seeds = _shared_seeds(predictions, reduced, baseline)
-    return difference(*(_tables(predictions, seeds, side) for side in (0, 1))) if seeds else None
-
-
-def _tables(predictions: Predictions, seeds: list[tuple[str, str]], side: int) -> list[pd.DataFrame]:
-    return [predictions[pair[side]] for pair in seeds]
-
-
-def _costliest(rows: pd.DataFrame, predictions: Predictions) -> pd.Series | None:
-    """Bootstrap probability of each dimension to cost the most accuracy, averaged over the models."""
-    baselines = rows[rows["dim"].eq("none")].set_index("model")["run_ids"]
-    by_dim: dict[str, list[pd.Series]] = {}
-    for row in rows[rows["dim"].ne("none") & rows["model"].isin(baselines.index)].itertuples():
-        seeds = _shared_seeds(predictions, row.run_ids, baselines[row.model])
-        if seeds:
-            by_dim.setdefault(row.dim, []).append(gains(*(_tables(predictions, seeds, side) for side in (0, 1))))
-    if len(by_dim) < 2:
-        return None
-    return costliest(pd.DataFrame({dim: pd.concat(each, axis=1).mean(axis=1) for dim, each in by_dim.items()}).dropna())
-
-
-def answer(rows: pd.DataFrame, table: pd.DataFrame, predictions: Predictions) -> str:
-    """Sentences on which dimension costs the most quality and which saves the most, averaged over models.
-
-    Args:
-        rows: the best configurations on the source corpus.
-        table: their :func:`changes`.
-        predictions: the test predictions of each run, where it stored them.
+        rows: the chosen configurations on the source corpus.
+        table: their changes.
+        order: the ranking of the dimensions.
     """
     if table.empty:
         return "There is no reduction beside its baseline yet, so there is nothing to compare."
-    dim = table["Config"].str.partition("-")[0]
-    means = table.groupby(dim).mean(numeric_only=True).reindex([d for d in DIMENSIONS if d in set(dim)])
-    points = means["Accuracy (points)"]
+    costliest, cheapest = order.iloc[0], order.iloc[-1]
     lines = [
-        f"For quality: cutting {points.idxmin()} costs the most accuracy ({points.min():+.1f} points on average over"
-        f" {table['Model'].nunique()} models), cutting {points.idxmax()} the least ({points.max():+.1f}).",
-        *_certainty(table, _costliest(rows, predictions)),
-        "For cost: "
-        + "; ".join(
-            f"{_plain(title)} falls most with {means[title].idxmin()} ({means[title].min():+.0f}%)"
-            for title in _SAVINGS.values()
-        )
-        + ".",
+        f"For quality: cutting {costliest['Dimension']} costs the most accuracy ({costliest[POINTS]:+.1f} points on"
+        f" average over {table['Model'].nunique()} models), cutting {cheapest['Dimension']} the least"
+        f" ({cheapest[POINTS]:+.1f}).",
+        *_certainty(table, order),
+        f"For cost: {'; '.join(_best_saving(order, title) for title in SAVINGS.values())}.",
     ]
     if rows["seeds"].max() < 3:
         lines.append("With fewer than three seeds this is an observation, not a finding.")
     return " ".join(lines)
 
 
-def method(table: pd.DataFrame) -> str:
-    """What the columns of the changes mean."""
-    lines = [
-        "Accuracy in points of the test split, with the 95% interval of a paired bootstrap over the test examples"
-        " and p of McNemar's exact test after Holm's correction; all else in percent of the baseline.",
-        "FLOPs are what the network computes; inference time is what that came to.",
-    ]
-    if table["Timed"].eq(_PAIRED).any():
-        lines.append("Times marked 'in turn' were measured together with the baseline, in one process.")
-    if table["Timed"].eq(_APART).any():
-        lines.append("Times marked 'apart' come from runs of their own and are as doubtful as the machine was busy.")
-    return " ".join(lines)
+def _best_saving(order: pd.DataFrame, title: str) -> str:
+    best = order.loc[order[title].idxmin()]
+    what = {"FLOPs": "the number of FLOPs", "parameters": "the number of parameters"}.get(plain(title), plain(title))
+    return f"{what} falls most with {best['Dimension']} ({best[title]:+.0f}%)"
 
 
-def _certainty(table: pd.DataFrame, probability: pd.Series | None) -> list[str]:
+def _certainty(table: pd.DataFrame, order: pd.DataFrame) -> list[str]:
     """Sentences on what of this another test sample might have shown differently."""
     lines = []
-    if probability is not None:
-        shares = ", ".join(f"{dim} {share:.0%}" for dim, share in probability.items())
+    if "Costs most (probability)" in order:
+        shares = ", ".join(
+            f"{row['Dimension']} {row['Costs most (probability)']:.0%}" for row in order.to_dict("records")
+        )
         lines.append(f"Were the test examples drawn again, the costliest would be: {shares} of the time.")
     tested = table[table["p (Holm)"].notna()]
     if len(tested):
-        noise = tested[tested["p (Holm)"].ge(ALPHA)]
+        noise = tested[tested["Difference"].eq(NOISE)]
         names = ", ".join(f"{row.Model} {row.Config}" for row in noise.itertuples())
         lines.append(
             f"Of {len(tested)} differences in accuracy {len(tested) - len(noise)} are beyond noise (McNemar's exact"
@@ -153,7 +55,39 @@ def _certainty(table: pd.DataFrame, probability: pd.Series | None) -> list[str]:
     return lines
 
 
-def _plain(title: str) -> str:
-    name = title.removesuffix(" (%)")
-    counted = {"FLOPs": "the number of FLOPs", "Parameters": "the number of parameters"}
-    return counted.get(name, name.lower())
+def transfer_answer(kept: pd.DataFrame) -> str:
+    """What adapting to the target corpus makes of what a reduction lost, by dimension, averaged over the models.
+
+    Args:
+        kept: the gaps on both corpora, of :func:`retention`.
+    """
+    if kept.empty:
+        return (
+            "How a reduction affects adaptability cannot be said without baselines on both corpora"
+            " (`mlflow run . -e transfer -P model=... -P dim=none` makes those of the target)."
+        )
+    sentences = []
+    for dim, own in kept.groupby("Dimension", sort=False):
+        wider = own["Wider by (points)"].mean()
+        sentences.append(
+            f"cutting {dim} leaves {own[f'{POINTS} source'].mean():+.1f} points on the source and"
+            f" {own[f'{POINTS} target'].mean():+.1f} on the target, a gap"
+            f" {abs(wider):.1f} points {'wider' if wider > 0 else 'narrower'}"
+        )
+    return f"After adaptation, against the adapted baselines: {'; '.join(sentences)}."
+
+
+def method(table: pd.DataFrame) -> str:
+    """What the columns of the changes mean."""
+    lines = [
+        "Accuracy in points of the test split, with the 95% interval of a paired bootstrap over the test examples"
+        " and p of McNemar's exact test after Holm's correction; resources in percent of the baseline.",
+        "Speed-up is measured, beside it stands what the number of FLOPs promises.",
+    ]
+    if table["Seeds"].gt(1).any():
+        lines.append("The interval over seeds is Student's, of the differences between runs of the same seed.")
+    if table["Timed"].eq(IN_TURN).any():
+        lines.append("Times marked 'in turn' were measured together with the baseline, in one process.")
+    if table["Timed"].eq(APART).any():
+        lines.append("Times marked 'apart' come from runs of their own and are as doubtful as the machine was busy.")
+    return " ".join(lines)

@@ -1,4 +1,7 @@
-"""The trade-off at a glance: figures that could go into a paper as they are."""
+"""The trade-off at a glance: figures that could go into a paper as they are.
+
+Colours are Okabe & Ito's, which colour-blind readers can tell apart; markers or places repeat what they say.
+"""
 
 from collections.abc import Sequence
 
@@ -7,43 +10,44 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ..presets import DIMENSIONS
+from .changes import POINTS, TIME
+from .selection import pareto_front
 
-# Okabe & Ito's palette, which colour-blind readers can tell apart; markers repeat what colours say.
 _MODEL_COLOURS = {"bert": "#0072B2", "roberta": "#D55E00", "distilbert": "#009E73"}
 _DIM_MARKERS = {"none": "o", "heads": "^", "hidden": "s", "layers": "D"}
-_DIM_COLOURS = {"heads": "#E69F00", "hidden": "#56B4E9", "layers": "#CC79A7"}
+_DIM_COLOURS = {"none": "#555555", "heads": "#E69F00", "hidden": "#56B4E9", "layers": "#CC79A7"}
 _GREY = "#666666"
 _STYLE = {"fontsize": 9}
+_SMALL = {"fontsize": 8}
 
-# Column of the changes table -> title of its small picture.
-_CHANGES = {
-    "Accuracy (points)": "Accuracy (points)",
-    "Parameters (%)": "Parameters (%)",
-    "FLOPs (%)": "FLOPs (%)",
-    "Inference time (%)": "Inference time (%)",
-    "Training memory (%)": "Training memory (%)",
-    "Training time (%)": "Training time (%)",
+_CHANGES = (POINTS, "Parameters (%)", "FLOPs (%)", TIME, "Training memory (%)", "Training time (%)")
+_RESOURCES = {
+    "training_memory_gb": "Peak training memory (GB)",
+    "inference_memory_gb": "Peak inference memory (GB)",
+    "training_seconds": "Training time (s)",
+    "inference_ms": "Inference time (ms per example)",
 }
+CURVES = {"train_loss": "Training loss", "epoch_validation_accuracy": "Validation accuracy"}
 
 
 def trade_off(rows: pd.DataFrame) -> Figure:
     """Accuracy against inference time, a colour for each model, the Pareto front drawn.
 
     Args:
-        rows: the best configurations on the source corpus.
+        rows: the chosen configurations on the source corpus.
     """
     figure = Figure(figsize=(6.5, 4.2), layout="constrained")
     axes = figure.add_subplot()
-    front = pareto_front(rows["inference_ms"], rows["accuracy"])
-    edge = rows.loc[front].sort_values("inference_ms")
+    edge = rows.loc[pareto_front(rows["inference_ms"], rows["accuracy"])].sort_values("inference_ms")
     axes.step(edge["inference_ms"], edge["accuracy"], where="post", color=_GREY, linewidth=0.8, zorder=1)
     for row in rows.itertuples():
         colour = _MODEL_COLOURS.get(row.model, _GREY)
         axes.scatter(row.inference_ms, row.accuracy, color=colour, marker=_DIM_MARKERS[row.dim], s=38, zorder=2)
     for dim, part in rows.groupby("dim"):
-        _name(axes, dim, part)
-    for model, name in rows.drop_duplicates("model").set_index("model")["checkpoint"].items():
-        axes.scatter([], [], color=_MODEL_COLOURS.get(model, _GREY), label=name, s=30)
+        # Once, above its points: names of single points would cover each other.
+        place = (part["inference_ms"].mean(), part["accuracy"].max())
+        axes.annotate(_called(dim), place, (0, 8), textcoords="offset points", ha="center", **_SMALL)
+    _name_models(axes, rows)
     axes.plot([], [], color=_GREY, linewidth=0.8, label="Pareto front")
     axes.legend(frameon=False, loc="lower right", **_STYLE)
     axes.margins(x=0.08, y=0.12)
@@ -53,35 +57,34 @@ def trade_off(rows: pd.DataFrame) -> Figure:
     return figure
 
 
-def pareto_front(cost: pd.Series, value: pd.Series) -> list[int]:
-    """Index of the rows that no other row beats in both cost (less) and value (more), cheapest first."""
-    front, best = [], float("-inf")
-    for index in pd.DataFrame({"cost": cost, "value": -value}).sort_values(["cost", "value"]).index:
-        if value[index] > best:
-            front.append(index)
-            best = value[index]
-    return front
-
-
 def relative_changes(changes: pd.DataFrame) -> Figure:
     """What each dimension changes against its baseline: one small picture a quantity, one bar a model.
 
-    Accuracy carries its 95% interval.
+    Accuracy and paired inference times carry their 95% interval.
 
     Args:
         changes: the table of the same name.
     """
     figure = Figure(figsize=(7.2, 4.4), layout="constrained")
     panels = figure.subplots(2, 3, sharey=True).ravel()
-    dims = changes["Config"].str.partition("-")[0]
     models = list(dict.fromkeys(changes["Model"]))
-    order = [dim for dim in DIMENSIONS if dim in set(dims)]
-    for axes, (column, title) in zip(panels, _CHANGES.items(), strict=True):
+    order = [dim for dim in DIMENSIONS if dim in set(changes["Dimension"])]
+    intervals = {
+        POINTS: (changes["95% low"], changes["95% high"]),
+        TIME: (100 * (1 / changes["Speed-up high"] - 1), 100 * (1 / changes["Speed-up low"] - 1)),
+    }
+    for axes, column in zip(panels, _CHANGES, strict=True):
+        low, high = intervals.get(column, (None, None))
+        shown = changes.assign(value=changes[column], low=low, high=high)
         for position, dim in enumerate(order):
-            part = changes[dims.eq(dim)].set_index("Model")
-            _bars(axes, part.reindex(models), column, position, dim)
+            part = shown[shown["Dimension"].eq(dim)].set_index("Model").reindex(models)
+            height = 0.8 / len(models)
+            places = [position + (index - (len(models) - 1) / 2) * height for index in range(len(models))]
+            axes.barh(places, part["value"].astype(float), height=0.85 * height, color=_DIM_COLOURS[dim])
+            for place, (start, end) in zip(places, part[["low", "high"]].astype(float).to_numpy(), strict=True):
+                axes.plot([start, end], [place, place], color="black", linewidth=0.8)
         axes.axvline(0, color="black", linewidth=0.6)
-        axes.set_title(title, **_STYLE)
+        axes.set_title(column, **_STYLE)
         axes.set_yticks(range(len(order)), order, **_STYLE)
         _plain(axes)
     panels[0].invert_yaxis()
@@ -89,25 +92,127 @@ def relative_changes(changes: pd.DataFrame) -> Figure:
     return figure
 
 
-def _bars(axes: Axes, part: pd.DataFrame, column: str, position: int, dim: str) -> None:
-    height = 0.8 / len(part)
-    places = [position + (index - (len(part) - 1) / 2) * height for index in range(len(part))]
-    axes.barh(places, part[column].astype(float), height=0.85 * height, color=_DIM_COLOURS[dim])
-    if column == "Accuracy (points)":
-        _whiskers(axes, places, part)
+def resources(rows: pd.DataFrame) -> Figure:
+    """Memory and time of every row as bars, grouped by model.
+
+    Args:
+        rows: the chosen configurations on the source corpus.
+    """
+    figure = Figure(figsize=(7.2, 4.6), layout="constrained")
+    models = list(dict.fromkeys(rows["checkpoint"]))
+    dims = [dim for dim in ("none", *DIMENSIONS) if dim in set(rows["dim"])]
+    width = 0.8 / len(dims)
+    for axes, (metric, title) in zip(figure.subplots(2, 2).ravel(), _RESOURCES.items(), strict=True):
+        for index, dim in enumerate(dims):
+            heights = rows[rows["dim"].eq(dim)].set_index("checkpoint")[metric].reindex(models)
+            places = [position + (index - (len(dims) - 1) / 2) * width for position in range(len(models))]
+            axes.bar(places, heights, width=0.9 * width, color=_DIM_COLOURS[dim], label=_called(dim))
+        axes.set_title(title, **_STYLE)
+        axes.set_xticks(range(len(models)), models, **_SMALL)
+        _plain(axes)
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, frameon=False, loc="outside lower center", ncols=len(dims), **_STYLE)
+    return figure
 
 
-def _whiskers(axes: Axes, places: Sequence[float], part: pd.DataFrame) -> None:
-    for place, low, high in zip(places, part["95% low"], part["95% high"], strict=True):
-        if pd.notna(low):
-            axes.plot([low, high], [place, place], color="black", linewidth=0.8)
+def retained(kept: pd.DataFrame, rows: pd.DataFrame, corpora: tuple[str, str]) -> Figure:
+    """The gap to the baseline after adaptation against the gap before, with 95% intervals.
+
+    Args:
+        kept: the gaps on both corpora, of :func:`retention`.
+        rows: the chosen configurations, which name the models.
+        corpora: names of source and target.
+    """
+    figure = Figure(figsize=(5.2, 4.6), layout="constrained")
+    axes = figure.add_subplot()
+    model_of = rows.drop_duplicates("checkpoint").set_index("checkpoint")["model"]
+    ends = kept.filter(like="source").stack().min(), kept.filter(like="target").stack().min()
+    low = min(*ends, 0) - 1
+    axes.plot([low, 1], [low, 1], color=_GREY, linewidth=0.8)
+    axes.annotate("same gap on both", (low, low), (6, 2), textcoords="offset points", color=_GREY, **_SMALL)
+    for row in kept.to_dict("records"):
+        colour = _MODEL_COLOURS.get(model_of[row["Model"]], _GREY)
+        x, y = row[f"{POINTS} source"], row[f"{POINTS} target"]
+        axes.plot([row["95% low source"], row["95% high source"]], [y, y], color=colour, linewidth=0.7, alpha=0.6)
+        axes.plot([x, x], [row["95% low target"], row["95% high target"]], color=colour, linewidth=0.7, alpha=0.6)
+        axes.scatter(x, y, color=colour, marker=_DIM_MARKERS[row["Dimension"]], s=38, zorder=2)
+    _name_models(axes, rows)
+    for dim in [dim for dim in DIMENSIONS if dim in set(kept["Dimension"])]:
+        axes.scatter([], [], color=_GREY, marker=_DIM_MARKERS[dim], label=dim, s=30)
+    axes.legend(frameon=False, loc="upper left", **_SMALL)
+    for corpus, name in zip(corpora, (axes.set_xlabel, axes.set_ylabel), strict=True):
+        name(f"Accuracy against the baseline on {corpus} (points)", **_STYLE)
+    _plain(axes)
+    return figure
 
 
-def _name(axes: Axes, dim: str, part: pd.DataFrame) -> None:
-    """The dimension's name above its points, once: names of single points would cover each other."""
-    place = (part["inference_ms"].mean(), part["accuracy"].max())
-    text = "baseline" if dim == "none" else dim
-    axes.annotate(text, place, (0, 8), textcoords="offset points", ha="center", fontsize=8, color="black")
+def keep_curves(curves: pd.DataFrame) -> Figure:
+    """Accuracy by how much of each dimension stays: one panel a model, one line a dimension.
+
+    Args:
+        curves: of :func:`sensitivity.keep_curves`.
+    """
+    figure, panels = _panels(curves, rows=1, height=3.2)
+    for axes, (name, own) in zip(panels[0], curves.groupby("checkpoint", sort=False), strict=True):
+        for dim, line in own.groupby("dim", sort=False):
+            axes.errorbar(
+                100 * line["level"], line["accuracy"], yerr=line["accuracy_std"], color=_DIM_COLOURS[dim],
+                marker=_DIM_MARKERS[dim], markersize=4, linewidth=1.2, elinewidth=0.7,
+            )  # fmt: skip
+            _name_end(axes, 100 * line["level"].iloc[-1], line["accuracy"].iloc[-1], dim, side="left")
+        axes.set_title(name, **_STYLE)
+        axes.set_xlabel("Share that stays (%)", **_STYLE)
+        axes.margins(x=0.25)
+    panels[0][0].set_ylabel("Test accuracy", **_STYLE)
+    return figure
+
+
+def learning_curves(points: pd.DataFrame) -> Figure:
+    """Training loss and validation accuracy by step: one panel a model, one line a configuration.
+
+    Args:
+        points: ``checkpoint``, ``dim``, ``metric``, ``step``, ``value``, in order of steps.
+    """
+    metrics = [metric for metric in CURVES if metric in set(points["metric"])]
+    figure, panels = _panels(points, rows=len(metrics), height=1 + 2.2 * len(metrics))
+    for metric, line_of_panels in zip(metrics, panels, strict=True):
+        chosen = points[points["metric"].eq(metric)]
+        for axes, name in zip(line_of_panels, dict.fromkeys(points["checkpoint"]), strict=True):
+            for dim, line in chosen[chosen["checkpoint"].eq(name)].groupby("dim", sort=False):
+                window = max(1, len(line) // 10) if metric == "train_loss" else 1
+                smooth = line["value"].rolling(window, min_periods=1, center=True).mean()
+                axes.plot(line["step"], smooth, color=_DIM_COLOURS[dim], linewidth=1.2, label=_called(dim))
+            axes.set_title(name, **_STYLE)
+        line_of_panels[0].set_ylabel(CURVES[metric], **_STYLE)
+    for axes in panels[-1]:
+        axes.set_xlabel("Optimizer step", **_STYLE)
+    handles, labels = panels[0][0].get_legend_handles_labels()
+    figure.legend(handles, labels, frameon=False, loc="outside lower center", ncols=max(1, len(labels)), **_STYLE)
+    return figure
+
+
+def _panels(frame: pd.DataFrame, rows: int, height: float) -> tuple[Figure, Sequence[Sequence[Axes]]]:
+    """One column of panels for each checkpoint, with one scale a row."""
+    columns = frame["checkpoint"].nunique()
+    figure = Figure(figsize=(max(4.0, 2.6 * columns), height), layout="constrained")
+    panels = figure.subplots(rows, columns, sharey="row", squeeze=False)
+    for axes in panels.ravel():
+        _plain(axes)
+    return figure, panels
+
+
+def _name_models(axes: Axes, rows: pd.DataFrame) -> None:
+    for model, name in rows.drop_duplicates("model").set_index("model")["checkpoint"].items():
+        axes.scatter([], [], color=_MODEL_COLOURS.get(model, _GREY), label=name, s=30)
+
+
+def _name_end(axes: Axes, x: float, y: float, text: str, side: str) -> None:
+    offset, align = ((-6, -3), "right") if side == "left" else ((6, -3), "left")
+    axes.annotate(text, (x, y), offset, textcoords="offset points", ha=align, color=_DIM_COLOURS[text], **_SMALL)
+
+
+def _called(dim: str) -> str:
+    return "baseline" if dim == "none" else dim
 
 
 def _plain(axes: Axes) -> None:

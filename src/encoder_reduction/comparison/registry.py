@@ -2,38 +2,42 @@
 
 import pandas as pd
 
-from ..tracking import Run, register_model, run_url
+from ..presets import RULES
+from ..tracking import register_model, run_url
+from .selection import best
 
 
-def registered_models(rows: pd.DataFrame) -> str:
+def registered_models(found: pd.DataFrame, rule: str) -> str:
     """Register the best reduction of each dimension and overall, per model, and say what they are called.
 
-    The best overall has the highest validation accuracy of the reductions; of several seeds, the first
-    is taken.
+    Of several seeds the first is taken.
 
     Args:
-        rows: the best configurations on the source corpus.
+        found: all configurations on the source corpus.
+        rule: what is best, on validation.
     """
+    reduced = found[found["dim"].ne("none")]
+    overall = best(reduced, rule, per=["model"]).assign(alias="best")
+    by_dim = best(reduced, rule)
+    chosen = pd.concat([overall, by_dim.assign(alias="best-" + by_dim["dim"])])
     lines = []
-    reduced = rows[rows["dim"].ne("none")]
-    for model, own in reduced.groupby("model", sort=False):
-        best = own.loc[own["validation_accuracy"].idxmax()]
-        chosen = [("best", best), *((f"best-{row['dim']}", row) for _, row in own.iterrows())]
-        for alias, row in chosen:
-            uri = register_model(str(model), alias, next(iter(row["run_ids"].values())))
+    for _, own in chosen.groupby("model", sort=False):
+        for row in own.to_dict("records"):
+            uri = register_model(row["model"], row["alias"], next(iter(row["run_ids"].values())))
             if uri:
                 lines.append(f"- `{uri}`: {row['config']}, test accuracy {row['accuracy']:.3f}")
     if not lines:
         return "None of the reductions has its model in the store."
-    return "\n".join([*lines, "", "`mlflow artifacts download -u URI -d FOLDER` fetches one."])
+    said = f"The best is {RULES[rule]}, on validation. `mlflow artifacts download -u URI -d FOLDER` fetches one."
+    return "\n".join([*lines, "", said])
 
 
-def run_links(rows: pd.DataFrame, run: Run) -> str:
+def run_links(rows: pd.DataFrame, experiment_id: str) -> str:
     """The MLflow runs behind each row, with links where the tracking store has pages."""
     lines = []
     for row in rows.to_dict("records"):
         stage = " adapted" if row["stage"] == "transfer" else ""
-        links = (f"seed {seed} {_link(run_id, run.experiment_id)}" for seed, run_id in row["run_ids"].items())
+        links = (f"seed {seed} {_link(run_id, experiment_id)}" for seed, run_id in row["run_ids"].items())
         lines.append(f"- {row['checkpoint']} {row['config']}{stage}: {', '.join(links)}")
     return "\n".join(lines)
 

@@ -20,16 +20,57 @@ code { overflow-wrap: anywhere }
 
 
 @dataclass(frozen=True)
-class Section:
-    """One part of the report.
+class Table:
+    """A table of the report.
 
     Attributes:
-        title: its heading.
-        parts: paragraphs (Markdown), tables, and pictures with their caption, in order.
+        name: of its files.
+        shown: what the page shows.
+        every: what the CSV file holds; not rounded, with columns that the page has no room for.
     """
 
+    name: str
+    shown: pd.DataFrame
+    every: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture of the report: the name of its files, the figure, and the caption."""
+
+    name: str
+    figure: Figure
+    caption: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """One part of the report: a heading, then paragraphs (Markdown), tables and pictures in order."""
+
     title: str
-    parts: list[str | pd.DataFrame | tuple[Figure, str]] = field(default_factory=list)
+    parts: list[str | Table | Picture] = field(default_factory=list)
+
+    def say(self, text: str) -> None:
+        """Add a paragraph."""
+        self.parts.append(text)
+
+    def table(self, name: str, shown: pd.DataFrame, every: pd.DataFrame | None = None) -> None:
+        """Add a table; its CSV file holds ``every``, or what is shown."""
+        self.parts.append(Table(name, shown, shown if every is None else every))
+
+    def picture(self, name: str, figure: Figure, caption: str) -> None:
+        """Add a picture."""
+        self.parts.append(Picture(name, figure, caption))
+
+    @property
+    def tables(self) -> list[Table]:
+        """Its tables."""
+        return [part for part in self.parts if isinstance(part, Table)]
+
+    @property
+    def pictures(self) -> list[Picture]:
+        """Its pictures."""
+        return [part for part in self.parts if isinstance(part, Picture)]
 
 
 def as_markdown(sections: list[Section]) -> str:
@@ -38,27 +79,26 @@ def as_markdown(sections: list[Section]) -> str:
     for section in sections:
         blocks.append(f"## {section.title}")
         for part in section.parts:
-            if isinstance(part, pd.DataFrame):
-                blocks.append(to_markdown(part))
+            if isinstance(part, Table):
+                blocks.append(to_markdown(part.shown))
             elif isinstance(part, str):
                 blocks.append(part)
     return "\n\n".join(blocks)
 
 
 def as_page(title: str, sections: list[Section]) -> str:
-    """The report as one HTML page that fetches nothing: its pictures are drawn inside it."""
+    """Sections as one HTML page that fetches nothing: its pictures are drawn inside it."""
     markdown = MarkdownIt("commonmark").enable("table")
     blocks = []
     for section in sections:
-        blocks.append(markdown.render(f"## {section.title}"))
+        blocks.append(markdown.render(f"## {section.title}" if section.title else ""))
         for part in section.parts:
-            if isinstance(part, pd.DataFrame):
-                blocks.append(f'<div class="table">{markdown.render(to_markdown(part))}</div>')
+            if isinstance(part, Table):
+                blocks.append(f'<div class="table">{markdown.render(to_markdown(part.shown))}</div>')
             elif isinstance(part, str):
                 blocks.append(markdown.render(part))
             else:
-                figure, caption = part
-                blocks.append(f"<figure>{_svg(figure)}<figcaption>{caption}</figcaption></figure>")
+                blocks.append(f"<figure>{_svg(part.figure)}<figcaption>{part.caption}</figcaption></figure>")
     return (
         f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{title}</title>\n'
         f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<style>{_STYLE}</style>\n</head>\n'

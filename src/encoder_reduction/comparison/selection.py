@@ -1,5 +1,8 @@
-"""Which finished runs count, and which configuration of each dimension is the best."""
+"""Which finished runs count, and which configuration of each dimension is taken."""
 
+from collections.abc import Sequence
+
+import numpy as np
 import pandas as pd
 
 from ..errors import UserError
@@ -7,10 +10,23 @@ from ..presets import DIMENSIONS, MODELS, Preset
 from ..tracking import without_controls
 
 _CONFIGURATION = ["stage", "model", "checkpoint", "dim", "config", "plan_fingerprint"]
+_TAGS = ("device", "libraries", "memory_kind", "machine")
+_RANK = {name: position for position, name in enumerate((*MODELS, "none", *DIMENSIONS))}
+_SIZES = {"heads": "num_attention_heads", "hidden": "hidden_size", "layers": "num_hidden_layers"}
 
 
-def latest_runs(runs: pd.DataFrame, preset: str) -> pd.DataFrame:
-    """The runs that count: of each plan and seed the latest finished one; controls and distilled models stay out.
+def latest_runs(runs: pd.DataFrame, preset: Preset, device: str | None = None) -> tuple[pd.DataFrame, list[str]]:
+    """The runs that count: of each plan and seed the latest finished one, of the preset's inputs, on one device.
+
+    Controls from random weights and distilled models stay out.
+
+    Args:
+        runs: finished runs of the preset.
+        preset: names the checkpoints and corpora.
+        device: the one that counts; by default the one with the most runs.
+
+    Returns:
+        The runs, and a sentence for each kind that was left out.
 
     Raises:
         UserError: no run is left.
@@ -19,57 +35,140 @@ def latest_runs(runs: pd.DataFrame, preset: str) -> pd.DataFrame:
         runs = runs[runs["stage"].isin(["baseline", "reduce", "transfer"])]
     if runs.empty:
         raise UserError(
-            f"No finished run of preset={preset} is in this experiment: start the study, or name the experiment"
+            f"No finished run of preset={preset.name} is in this experiment: start the study, or name the experiment"
             " that has the runs with --experiment-name, or the tracking server in MLFLOW_TRACKING_URI."
         )
-    return (
-        without_controls(runs).sort_values("start_time", ascending=False).drop_duplicates(["plan_fingerprint", "seed"])
-    )
+    left_out = []
+    planned = {
+        "corpus": np.where(runs["stage"].eq("transfer"), preset.target.name, preset.source.name),
+        "checkpoint": runs["model"].map({model: checkpoint.name for model, checkpoint in preset.models.items()}),
+    }
+    own = np.logical_and.reduce([runs[tag].eq(names) for tag, names in planned.items()])
+    for (corpus, checkpoint), group in runs[~own].groupby(["corpus", "checkpoint"]):
+        left_out.append(f"{len(group)} runs of {checkpoint} on {corpus}, which are not the preset's")
+    runs = runs[own]
+    devices = runs["device"].value_counts()
+    device = device or next(iter(devices.index), None)
+    for name in devices.index.drop(device, errors="ignore"):
+        left_out.append(f"{devices[name]} runs on {name} (device='{name}' compares these)")
+    runs = runs[runs["device"].eq(device)]
+    if runs.empty:
+        raise UserError(f"No finished run is from device={device}; there are runs from: {', '.join(devices.index)}.")
+    runs = without_controls(runs).sort_values("start_time", ascending=False)
+    return runs.drop_duplicates(["plan_fingerprint", "seed"]), left_out
 
 
-def best_configurations(runs: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The baseline and the best configuration of each dimension, per model.
-
-    Best by validation accuracy, averaged over the seeds of a configuration; the test split is only
-    reported.
+def configurations(runs: pd.DataFrame) -> pd.DataFrame:
+    """What was run once or with several seeds, one row each, the best by validation accuracy first.
 
     Returns:
-        The rows on the source corpus and on the target corpus: the configuration, the mean of every
-        metric over its seeds, ``seeds`` (how many), ``accuracy_std``, ``run_ids`` (by seed), ``device``,
-        ``memory_kind`` and ``machine`` (whether it was fit for measuring).
+        The configuration, the mean of every metric over its seeds, ``seeds`` (how many), ``accuracy_std``,
+        ``run_ids`` (by seed), ``level`` (share of the dimension that stays; missing without a baseline), and
+        ``device``, ``libraries``, ``memory_kind`` and ``machine`` (whether it was fit for measuring).
     """
     grouped = runs.groupby(_CONFIGURATION, sort=False)
     rows = grouped[list(runs.select_dtypes("number").columns.drop("start_time"))].mean()
     rows["seeds"] = grouped["seed"].nunique()
     rows["accuracy_std"] = grouped["accuracy"].std()
     rows["run_ids"] = grouped[["seed", "run_id"]].apply(
-        lambda runs: dict(zip(runs["seed"], runs["run_id"], strict=True))
+        lambda runs: dict(sorted(zip(runs["seed"], runs["run_id"], strict=True), key=lambda pair: int(pair[0])))
     )
-    for tag in ("device", "memory_kind", "machine"):
+    for tag in set(_TAGS) & set(runs.columns):
         rows[tag] = grouped[tag].agg(lambda values: ", ".join(sorted(set(values))))
-    rows = rows.reset_index().sort_values("validation_accuracy", ascending=False, kind="stable")
-    rows = rows.drop_duplicates(["stage", "model", "dim"])
-    rows = rows[rows["dim"].isin(["none", *DIMENSIONS])]
-    rank = {name: position for position, name in enumerate((*MODELS, "none", *DIMENSIONS))}
-    rows = rows.sort_values(["model", "dim"], key=lambda column: column.map(rank))
-    transfer = rows["stage"].eq("transfer")
-    return rows[~transfer].reset_index(drop=True), rows[transfer].reset_index(drop=True)
+    for size in set(_SIZES.values()) & set(runs.columns):
+        rows[size] = grouped[size].first().astype(float)
+    rows = rows.reset_index()
+    rows["level"] = _levels(rows)
+    return rows.sort_values("validation_accuracy", ascending=False, kind="stable", ignore_index=True)
+
+
+def _levels(rows: pd.DataFrame) -> pd.Series:
+    levels = pd.Series(np.nan, index=rows.index)
+    full = rows[rows["dim"].eq("none")].drop_duplicates("model").set_index("model")
+    for dim, size in _SIZES.items():
+        if size in rows:
+            own = rows["dim"].eq(dim)
+            levels[own] = rows.loc[own, size] / rows.loc[own, "model"].map(full[size]).astype(float)
+    return levels.mask(rows["dim"].eq("none"), 1.0)
+
+
+def best(found: pd.DataFrame, rule: str, per: Sequence[str] = ("model", "dim")) -> pd.DataFrame:
+    """The configuration that a rule takes from each group, in the order of the plan.
+
+    Quality is that of the validation split, so the test split is only reported.
+    """
+    chosen = [choose(group, rule) for _, group in found.groupby(list(per), sort=False)]
+    rows = found.loc[chosen]
+    return rows.sort_values(["model", "dim"], key=lambda column: column.map(_RANK), ignore_index=True)
+
+
+def choose(candidates: pd.DataFrame, rule: str) -> int:
+    """Index of the candidate that a rule takes.
+
+    ``efficiency`` is the one-standard-error rule (Breiman et al. 1984, section 3.4.3), with the standard
+    error of a proportion over the validation examples; ``knee`` takes the point of the Pareto front that
+    is farthest from the line through its ends (Satopaa et al. 2011), both axes scaled to one.
+    """
+    quality, time = candidates["validation_accuracy"], candidates["inference_ms"]
+    most_accurate = int(quality.idxmax())
+    if rule == "efficiency" and "validation_examples" in candidates:
+        examples = candidates.at[most_accurate, "validation_examples"]
+        error = np.sqrt(quality[most_accurate] * (1 - quality[most_accurate]) / examples)
+        return int(time[quality >= quality[most_accurate] - np.nan_to_num(error)].idxmin())
+    if rule == "knee":
+        return _knee(time, quality)
+    return most_accurate
+
+
+def pareto_front(cost: pd.Series, value: pd.Series) -> list[int]:
+    """Index of the rows that no other row beats in both cost (less) and value (more), cheapest first."""
+    front, highest = [], float("-inf")
+    for index in pd.DataFrame({"cost": cost, "value": -value}).sort_values(["cost", "value"]).index:
+        if value[index] > highest:
+            front.append(index)
+            highest = value[index]
+    return front
+
+
+def _knee(cost: pd.Series, value: pd.Series) -> int:
+    front = pareto_front(cost, value)
+    if len(front) < 3:
+        return front[-1]
+    x, y = cost[front], value[front]
+    above = (y - y.iloc[0]) / (y.iloc[-1] - y.iloc[0]) - (x - x.iloc[0]) / (x.iloc[-1] - x.iloc[0])
+    return int(above.idxmax())
+
+
+def split_stages(found: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The baseline and single-dimension rows on the source corpus, and those on the target corpus."""
+    found = found[found["dim"].isin(["none", *DIMENSIONS])]
+    transfer = found["stage"].eq("transfer")
+    return found[~transfer], found[transfer]
+
+
+def with_missing_rows(rows: pd.DataFrame, preset: Preset) -> pd.DataFrame:
+    """The rows of the plan, in its order; those that have no finished run are empty but for their names."""
+    plan = pd.DataFrame(
+        [
+            {"model": model, "dim": dim, "planned": preset.models[model].name}
+            for model in preset.models
+            for dim in ("none", *DIMENSIONS)
+        ]
+    )
+    whole = plan.merge(rows, on=["model", "dim"], how="left")
+    whole["checkpoint"] = whole["checkpoint"].fillna(whole.pop("planned"))
+    whole["config"] = whole["config"].fillna(whole["dim"].replace("none", "baseline") + " (missing)")
+    return whole
 
 
 def missing_rows(source: pd.DataFrame, target: pd.DataFrame, preset: Preset) -> str:
     """One sentence on the rows that the plan asks for and the store does not have."""
-    missing = []
-    for table, name, dims in (
-        (source, preset.source.name, ("none", *DIMENSIONS)),
-        (target, preset.target.name, DIMENSIONS),
-    ):
-        present = set(zip(table["model"], table["dim"], strict=True))
-        missing += [
-            f"{preset.models[model].name} {'baseline' if dim == 'none' else dim} on {name}"
-            for model in preset.models
-            for dim in dims
-            if (model, dim) not in present
-        ]
+    missing = [
+        f"{row.checkpoint} {row.config.removesuffix(' (missing)')} on {corpus.name}"
+        for rows, corpus in ((source, preset.source), (target, preset.target))
+        for row in with_missing_rows(rows, preset).itertuples()
+        if row.config.endswith("(missing)")
+    ]
     if not missing:
         return "No row of the plan is missing."
     return f"Missing, since no finished run of it is in the store: {'; '.join(missing)}."

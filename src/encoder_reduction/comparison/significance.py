@@ -21,7 +21,6 @@ _RESAMPLES = 2000
 _BATCH = 100
 
 Interval = tuple[float, float]
-Score = Callable[[np.ndarray, np.ndarray], np.ndarray]
 Statistic = Callable[[np.ndarray], np.ndarray]
 
 
@@ -56,23 +55,25 @@ def difference(baseline: Sequence[pd.DataFrame], reduced: Sequence[pd.DataFrame]
             ``prediction``; examples that one of them lacks are left out.
     """
     labels, ours, theirs = _aligned(baseline, reduced)
+    by_seed = [(o == labels).astype(float) - (t == labels) for o, t in zip(ours, theirs, strict=True)]
+    gain = 100 * np.mean(by_seed, axis=0)
+    # Two bits an example, label and prediction: all that F1 needs, in a byte.
+    codes = [(2 * labels + p).astype(np.uint8) for p in (*ours, *theirs)]
 
-    def gain(score: Score, rows: np.ndarray) -> np.ndarray:
-        by_seed = [
-            score(labels[rows], o[rows]) - score(labels[rows], t[rows]) for o, t in zip(ours, theirs, strict=True)
-        ]
-        return 100 * np.mean(by_seed, axis=0)
+    def f1_gain(rows: np.ndarray) -> np.ndarray:
+        scores = [weighted_f1(code[rows]) for code in codes]
+        return 100 * (np.mean(scores[: len(ours)], axis=0) - np.mean(scores[len(ours) :], axis=0))
 
     everything = np.arange(len(labels))
-    by_seed = [100 * (accuracy(labels, o) - accuracy(labels, t)) for o, t in zip(ours, theirs, strict=True)]
+    seeds = [100 * each.mean() for each in by_seed]
     return Difference(
-        accuracy=float(gain(accuracy, everything)),
-        accuracy_interval=_bootstrap(everything, lambda rows: gain(accuracy, rows)),
-        f1=float(gain(weighted_f1, everything)),
-        f1_interval=_bootstrap(everything, lambda rows: gain(weighted_f1, rows)),
+        accuracy=float(gain.mean()),
+        accuracy_interval=bootstrap(everything, lambda rows: gain[rows].mean(axis=-1)),
+        f1=float(f1_gain(everything)),
+        f1_interval=bootstrap(everything, f1_gain),
         p=mcnemar_p(theirs[0] == labels, ours[0] == labels),
-        seeds=len(by_seed),
-        seed_interval=t_interval(by_seed) if len(by_seed) > 1 else None,
+        seeds=len(seeds),
+        seed_interval=t_interval(seeds) if len(seeds) > 1 else None,
     )
 
 
@@ -109,37 +110,42 @@ def t_interval(values: Sequence[float]) -> Interval:
     return float(low), float(high)
 
 
-def costliest(gains: pd.DataFrame) -> pd.Series:
-    """How often each dimension costs the most accuracy when the test examples are drawn again.
+def resampled_means(values: np.ndarray) -> np.ndarray:
+    """Means of the columns ``(examples, columns)`` when the examples are drawn again: ``(resamples, columns)``."""
+    rng = np.random.default_rng(0)
+    return np.stack([values[rng.integers(len(values), size=len(values))].mean(axis=0) for _ in range(_RESAMPLES)])
+
+
+def weighted_f1(codes: np.ndarray) -> np.ndarray:
+    """F1 averaged over the two classes, weighted by their support, over the last axis.
 
     Args:
-        gains: one row a test example, one column a dimension: correct with the reduction minus correct
-            without, averaged over models and seeds.
-
-    Returns:
-        The bootstrap probability of each dimension, in the order of the columns.
+        codes: ``2 * label + prediction`` of each example.
     """
-    rng = np.random.default_rng(0)
-    values, wins = gains.to_numpy(), np.zeros(gains.shape[1])
-    for _ in range(_RESAMPLES):
-        wins[values[rng.integers(len(values), size=len(values))].mean(axis=0).argmin()] += 1
-    return pd.Series(wins / _RESAMPLES, index=gains.columns)
-
-
-def accuracy(labels: np.ndarray, predictions: np.ndarray) -> np.ndarray:
-    """Accuracy over the last axis."""
-    return (labels == predictions).mean(axis=-1)
-
-
-def weighted_f1(labels: np.ndarray, predictions: np.ndarray) -> np.ndarray:
-    """F1 averaged over the two classes, weighted by their support, over the last axis."""
-    total = np.zeros(labels.shape[:-1])
-    for positive in (0, 1):
-        true = ((labels == positive) & (predictions == positive)).sum(axis=-1)
-        wrong = ((labels == positive) != (predictions == positive)).sum(axis=-1)
-        support = (labels == positive).mean(axis=-1)
-        total += support * 2 * true / np.maximum(2 * true + wrong, 1)
+    true_0, false_1, false_0, true_1 = ((codes == code).sum(axis=-1) for code in range(4))
+    total = np.zeros(codes.shape[:-1])
+    for true, support in ((true_0, true_0 + false_1), (true_1, true_1 + false_0)):
+        total += support / codes.shape[-1] * 2 * true / np.maximum(2 * true + false_0 + false_1, 1)
     return total
+
+
+def bootstrap(rows: np.ndarray, statistic: Statistic) -> Interval:
+    """95% percentile interval of a statistic of examples that are drawn again together.
+
+    Args:
+        rows: positions ``(n,)`` of the examples.
+        statistic: from positions ``(..., n)`` to values ``(...,)``.
+    """
+    result = stats.bootstrap(
+        (rows,),
+        lambda rows, axis: statistic(rows),
+        n_resamples=_RESAMPLES,
+        batch=_BATCH,
+        method="percentile",
+        vectorized=True,
+        rng=np.random.default_rng(0),
+    )
+    return float(result.confidence_interval.low), float(result.confidence_interval.high)
 
 
 def _aligned(
@@ -152,16 +158,3 @@ def _aligned(
         shared = shared.intersection(table.index)
     predictions = [table.loc[shared, "prediction"].to_numpy() for table in tables]
     return tables[0].loc[shared, "label"].to_numpy(), predictions[len(baseline) :], predictions[: len(baseline)]
-
-
-def _bootstrap(rows: np.ndarray, statistic: Statistic) -> Interval:
-    result = stats.bootstrap(
-        (rows,),
-        lambda rows, axis: statistic(rows),
-        n_resamples=_RESAMPLES,
-        batch=_BATCH,
-        method="percentile",
-        vectorized=True,
-        rng=np.random.default_rng(0),
-    )
-    return float(result.confidence_interval.low), float(result.confidence_interval.high)

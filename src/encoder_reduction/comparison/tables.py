@@ -1,10 +1,23 @@
-"""The customer's tables, and how they are written."""
+"""The customer's tables, and how tables are written."""
 
 import pandas as pd
+
+from ..presets import Preset
+from .changes import POINTS, TIME
+from .selection import with_missing_rows
 
 _MEMORY = {
     "gpu": "the most GPU memory that torch had allocated while training",
     "resident": "the most resident memory of the process while training (there was no GPU)",
+}
+_COLUMNS = {
+    "checkpoint": "Model",
+    "config": "Config",
+    "accuracy": "Accuracy",
+    "f1": "F1-score",
+    "inference_ms": "Inference Time (ms)",
+    "training_memory_gb": "Memory (GB)",
+    "training_seconds": "Training Time (s)",
 }
 _NUMBERS = {
     "Accuracy": "{:.3f}",
@@ -12,31 +25,49 @@ _NUMBERS = {
     "Inference Time (ms)": "{:.2f}",
     "Memory (GB)": "{:.2f}",
     "Training Time (s)": "{:.1f}",
+    "Speed-up": "{:.2f}",
+    "Speed-up by FLOPs": "{:.2f}",
+    "Costs most (probability)": "{:.0%}",
 }
+_ABSENT = "–"
 
 
-def source_table(rows: pd.DataFrame) -> pd.DataFrame:
-    """The first table: Model, Config, Accuracy, F1-score, Inference Time, Memory, Training Time."""
-    return _table(rows)
+def customers_table(rows: pd.DataFrame, preset: Preset) -> pd.DataFrame:
+    """Model, Config, Accuracy, F1-score, Inference Time, Memory, Training Time; missing rows are empty.
+
+    On the target corpus, training time is that of the adaptation.
+    """
+    return with_missing_rows(rows, preset)[list(_COLUMNS)].rename(columns=_COLUMNS)
 
 
-def target_table(rows: pd.DataFrame) -> pd.DataFrame:
-    """The transfer table, in the same columns; its training time is that of the adaptation."""
-    return _table(rows)
+def every_figure(rows: pd.DataFrame, changes: pd.DataFrame) -> pd.DataFrame:
+    """Every figure of the rows on the source corpus, and of their differences to the baseline."""
+    names = ["checkpoint", "config"]
+    changes = changes.rename(columns={"Model": "checkpoint", "Config": "config"}).drop(columns="Dimension")
+    return rows.drop(columns="run_ids").merge(changes, on=names, how="left")
 
 
-def _table(rows: pd.DataFrame) -> pd.DataFrame:
-    return pd.DataFrame(
-        {
-            "Model": rows["checkpoint"],
-            "Config": rows["config"],
-            "Accuracy": rows["accuracy"],
-            "F1-score": rows["f1"],
-            "Inference Time (ms)": rows["inference_ms"],
-            "Memory (GB)": rows["training_memory_gb"],
-            "Training Time (s)": rows["training_seconds"],
-        }
-    )
+def in_brief(changes: pd.DataFrame) -> pd.DataFrame:
+    """The changes for a page: intervals beside their figure, no column that is all empty."""
+    shown = changes[["Model", "Config", POINTS]].copy()
+    shown["95% interval"] = _interval(changes["95% low"], changes["95% high"], "{:+.1f}")
+    shown["p (Holm)"], shown["Difference"] = changes["p (Holm)"], changes["Difference"]
+    shown["95% over seeds"] = _interval(changes["Seeds 95% low"], changes["Seeds 95% high"], "{:+.1f}")
+    shown["Speed-up"] = changes["Speed-up"]
+    shown["Speed-up, 95%"] = _interval(changes["Speed-up low"], changes["Speed-up high"], "{:.2f}")
+    percents = [column for column in changes if column.endswith("(%)") and column != TIME]
+    rest = ["Speed-up by FLOPs", "Timed", *percents]
+    shown[rest] = changes[rest]
+    return shown.dropna(axis="columns", how="all")
+
+
+def retention_in_brief(kept: pd.DataFrame, corpora: tuple[str, str]) -> pd.DataFrame:
+    """The gaps on both corpora for a page."""
+    shown = kept[["Model", "Config"]].copy()
+    for side, corpus in zip(("source", "target"), corpora, strict=True):
+        shown[f"On {corpus} (points)"] = kept[f"{POINTS} {side}"]
+        shown[f"95% on {corpus}"] = _interval(kept[f"95% low {side}"], kept[f"95% high {side}"], "{:+.1f}")
+    return shown.assign(**{"Wider by (points)": kept["Wider by (points)"]}).dropna(axis="columns", how="all")
 
 
 def to_markdown(table: pd.DataFrame) -> str:
@@ -52,13 +83,18 @@ def to_latex(table: pd.DataFrame) -> str:
     return shown.style.hide(axis="index").format(_escaped).to_latex(hrules=True, column_format=sides)
 
 
+def _interval(low: pd.Series, high: pd.Series, form: str) -> pd.Series:
+    text = [f"{form.format(a)} to {form.format(b)}" for a, b in zip(low, high, strict=True)]
+    return pd.Series(text, index=low.index, dtype=object).where(low.notna())
+
+
 def _rounded(table: pd.DataFrame) -> pd.DataFrame:
     shown = table.copy()
     for column, number in zip(table.columns, _numeric(table), strict=True):
         if number:
             write = _p_value if column == "p (Holm)" else _NUMBERS.get(column, "{:+.1f}").format
             shown[column] = table[column].map(write, na_action="ignore")
-    return shown.fillna("")
+    return shown.astype(object).fillna(_ABSENT)
 
 
 def _p_value(p: float) -> str:
@@ -70,15 +106,14 @@ def _numeric(table: pd.DataFrame) -> list[bool]:
 
 
 def _escaped(text: str) -> str:
-    for character in "&%_#":
+    for character in "&%_#$":
         text = text.replace(character, "\\" + character)
-    return text
+    return text.replace(_ABSENT, "--").replace("<", r"\textless{}")
 
 
 def notes(rows: pd.DataFrame) -> str:
     """What the columns mean here, on which device, over how many seeds."""
     kinds = ", ".join(dict.fromkeys(_MEMORY[kind] for joined in rows["memory_kind"] for kind in joined.split(", ")))
-    devices = list(dict.fromkeys(rows["device"]))
     seeds = sorted(set(rows["seeds"]))
     count = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
     lines = [
@@ -87,7 +122,7 @@ def notes(rows: pd.DataFrame) -> str:
         f"Memory is {kinds}.",
         "Controls from random weights and distilled models are left out.",
         "Training time leaves out evaluation, logging and checkpoints.",
-        f"Seeds per row: {count}. Device: {'; '.join(devices)}.",
+        f"Seeds per row: {count}.",
     ]
     if _regrouped(rows):
         lines.append(
@@ -97,8 +132,6 @@ def notes(rows: pd.DataFrame) -> str:
     if len(troubled):
         causes = "; ".join(f"{row.checkpoint} {row.config}: {row.machine}" for row in troubled.itertuples())
         lines.append(f"The machine was not quiet while these were measured, so doubt their times: {causes}.")
-    if len(devices) > 1:
-        lines.append("The rows come from different devices: do not compare their times or memory.")
     return " ".join(lines)
 
 

@@ -1,0 +1,92 @@
+"""How sensitive quality is to each dimension, against what cutting it saves."""
+
+import numpy as np
+import pandas as pd
+
+from ..presets import DIMENSIONS
+from .changes import POINTS, SAVINGS
+from .selection import choose
+from .significance import resampled_means
+
+_LEAST_SAVING = 1.0  # percent; below, a rate of exchange would divide by noise
+
+
+def ranking(table: pd.DataFrame, gains: pd.DataFrame) -> pd.DataFrame:
+    """The dimensions, averaged over the models, the one that costs the most accuracy first.
+
+    Args:
+        table: the changes of every reduction.
+        gains: accuracy gained by test example and dimension; intervals (95%) and the probability of a
+            dimension to cost the most come from drawing the examples again.
+    """
+    means = table.groupby("Dimension")[[POINTS, *SAVINGS.values(), "Speed-up", "Speed-up by FLOPs"]].mean()
+    means = means.reindex([dim for dim in DIMENSIONS if dim in means.index])
+    if gains.shape[1] > 1:
+        drawn = pd.DataFrame(100 * resampled_means(gains.to_numpy()), columns=gains.columns)
+        costliest = drawn.idxmin(axis=1).value_counts(normalize=True).reindex(drawn.columns, fill_value=0)
+        means.insert(1, "95% low", drawn.quantile(0.025))
+        means.insert(2, "95% high", drawn.quantile(0.975))
+        means.insert(3, "Costs most (probability)", costliest)
+    return means.sort_values(POINTS).reset_index()
+
+
+def exchange_rates(table: pd.DataFrame) -> pd.DataFrame:
+    """Points of accuracy that are lost for each 10% of a resource that is saved; empty where under 1% is saved."""
+    rates = table[["Model", "Config"]].copy()
+    for column in SAVINGS.values():
+        saved = -table[column]
+        rates[f"per 10% of {plain(column)}"] = (-10 * table[POINTS] / saved).where(saved >= _LEAST_SAVING)
+    return rates
+
+
+def keep_curves(found: pd.DataFrame) -> pd.DataFrame:
+    """Accuracy by how much of a dimension stays, where at least two reduced levels of it were run.
+
+    Args:
+        found: all configurations on the source corpus.
+
+    Returns:
+        ``model``, ``checkpoint``, ``dim``, ``level``, ``config``, ``accuracy``, ``accuracy_std``, ``seeds``,
+        from the baseline down; of several configurations of a level, the best on validation.
+    """
+    columns = ["model", "checkpoint", "dim", "level", "config", "accuracy", "accuracy_std", "seeds"]
+    curves = []
+    for (model, dim), own in found[found["dim"].isin(DIMENSIONS)].groupby(["model", "dim"], sort=False):
+        full = found[found["model"].eq(model) & found["dim"].eq("none")].head(1)
+        levels = own.loc[[choose(level, "accuracy") for _, level in own.groupby("level")]]
+        if len(full) and len(levels[levels["level"].lt(1)]) > 1:
+            curve = pd.concat([full.assign(dim=dim), levels[levels["level"].lt(1)]])
+            curves.append(curve.sort_values("level", ascending=False)[columns])
+    return pd.concat(curves, ignore_index=True) if curves else pd.DataFrame(columns=columns)
+
+
+def areas(curves: pd.DataFrame) -> pd.DataFrame:
+    """Mean change of accuracy along each curve, in points: the area under it, over the range that was run."""
+    rows = []
+    for (model, dim), curve in curves.groupby(["checkpoint", "dim"], sort=False):
+        x, y = curve["level"].to_numpy()[::-1], curve["accuracy"].to_numpy()[::-1]
+        area = np.trapezoid(100 * (y - y[-1]), x) / (x[-1] - x[0])
+        rows.append({"Model": model, "Dimension": dim, "Kept at least": f"{x[0]:.0%}", "Mean change (points)": area})
+    return pd.DataFrame(rows)
+
+
+def retention(source: pd.DataFrame, target: pd.DataFrame) -> pd.DataFrame:
+    """The gap to the baseline on both corpora: what adaptation makes of what a reduction lost.
+
+    Args:
+        source, target: the changes on each corpus.
+
+    Returns:
+        ``Model``, ``Config``, ``Dimension``, the gap on both in points of accuracy with its 95% interval, and
+        ``Wider by (points)``: how much the gap has grown.
+    """
+    columns = ["Model", "Config", "Dimension", POINTS, "95% low", "95% high"]
+    both = source[columns].merge(target[columns], on=columns[:3], suffixes=(" source", " target"))
+    both["Wider by (points)"] = both[f"{POINTS} source"] - both[f"{POINTS} target"]
+    return both
+
+
+def plain(title: str) -> str:
+    """A column's title in a sentence."""
+    name = title.removesuffix(" (%)")
+    return name if name == "FLOPs" else name.lower()

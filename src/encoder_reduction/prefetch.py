@@ -1,0 +1,69 @@
+"""Everything that a study needs from elsewhere, fetched and tried before it starts."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pandas as pd
+
+from . import cache, checkpoints, corpora, hub
+from .presets import Checkpoint, Corpus
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """One thing that lies on this machine now and loads.
+
+    Attributes:
+        what: ``checkpoint`` or ``corpus``.
+        source: hub id, folder, or packaged name.
+        revision: commit; ``local`` or ``packaged``.
+        holds: its size in a person's units.
+        megabytes: size on disk in 1e6 bytes; ``None`` for what a package brings.
+        folder: where it is.
+    """
+
+    what: str
+    source: str
+    revision: str
+    holds: str
+    megabytes: float | None
+    folder: str
+
+
+def fetch_all(sources: list[Checkpoint | Corpus]) -> Iterator[Fetched]:
+    """Fetch and load one after the other; what is on this machine already is compared with the hub.
+
+    Raises:
+        UserError: one cannot be fetched or loaded.
+    """
+    for source in sources:
+        yield _checkpoint(source) if isinstance(source, Checkpoint) else _corpus(source)
+
+
+def _checkpoint(checkpoint: Checkpoint) -> Fetched:
+    where = _fetched("model", checkpoint)
+    model, _ = checkpoints.load(checkpoint, seed=0)
+    holds = f"{sum(parameter.numel() for parameter in model.parameters()) / 1e6:.1f} M parameters"
+    return Fetched("checkpoint", checkpoint.source, checkpoints.revision(checkpoint), holds, *where)
+
+
+def _corpus(corpus: Corpus) -> Fetched:
+    where = _fetched("dataset", corpus)
+    data = corpora.load(corpus)
+    holds = " + ".join(f"{len(data[split]):,} {split}" for split in data)
+    return Fetched("corpus", corpus.source, corpora.revision(corpus), holds, *where)
+
+
+def _fetched(kind: hub.Kind, source: Checkpoint | Corpus) -> tuple[float | None, str]:
+    if source.source.startswith("packaged:"):
+        return None, str(cache.directory()) if kind == "dataset" else "the installed package"
+    found = hub.snapshot(kind, source.source, source.revision)
+    if found.revision != hub.LOCAL:
+        found = hub.fetch(kind, source.source, source.revision)
+    return found.megabytes, str(found.folder)
+
+
+def as_table(fetched: list[Fetched]) -> str:
+    """What was fetched, for people."""
+    table = pd.DataFrame(fetched).rename(columns={"megabytes": "MB"})
+    return table.to_markdown(index=False, floatfmt=",.0f", missingval="")

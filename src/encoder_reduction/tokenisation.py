@@ -1,0 +1,75 @@
+"""Texts as token ids: computed once for each tokenizer, length and text, and shared by all runs of a machine."""
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset, disable_progress_bars, enable_progress_bars, load_from_disk
+from filelock import FileLock
+from transformers import PreTrainedTokenizerBase
+
+from . import cache, corpora
+
+# Changes when what is stored does.
+_FORMAT = 1
+# Below, starting another process takes longer than it saves.
+_EXAMPLES_A_PROCESS = 5000
+
+
+def tokenise(data: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Dataset:
+    """Token ids of each text, cut at ``max_length``, with the length that batches are grouped by.
+
+    The first of several runs that start at once tokenises, the others wait for it and read.
+
+    Args:
+        data: ``id``, ``text`` and ``label``.
+        tokenizer: of the model.
+        max_length: tokens, special ones included.
+
+    Returns:
+        What the tokenizer gives, ``length`` and ``labels``, in the same order; read from disk as it is used.
+    """
+    folder = cache.directory() / "tokenised" / _digest(data, tokenizer, max_length)
+    if not folder.is_dir():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder.with_suffix(".lock")):
+            if not folder.is_dir():
+                _store(data, tokenizer, max_length, folder)
+    return load_from_disk(str(folder))
+
+
+def _store(data: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int, folder: Path) -> None:
+    """Renamed into place, so that a folder that is there is whole."""
+
+    def encode(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        encoded = tokenizer(batch["text"], truncation=True, max_length=max_length)
+        return {**encoded, "length": [len(ids) for ids in encoded["input_ids"]], "labels": batch["label"]}
+
+    partial = folder.with_suffix(".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    processes = min(os.cpu_count() or 1, len(data) // _EXAMPLES_A_PROCESS)
+    if processes < 2:
+        disable_progress_bars()
+    try:
+        tokenised = data.map(
+            encode,
+            batched=True,
+            remove_columns=data.column_names,
+            num_proc=processes if processes > 1 else None,
+            desc="Tokenising",
+        )
+        tokenised.save_to_disk(str(partial))
+    finally:
+        enable_progress_bars()
+    partial.rename(folder)
+
+
+def _digest(data: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int) -> str:
+    """Of all that the token ids depend on; the tokenizer's current padding and truncation are not among that."""
+    backend = json.loads(tokenizer.backend_tokenizer.to_str())
+    rules = {key: value for key, value in backend.items() if key not in ("padding", "truncation")}
+    identity = [_FORMAT, corpora.fingerprint(data), type(tokenizer).__name__, rules, max_length]
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:24]

@@ -1,0 +1,93 @@
+import multiprocessing
+import os
+
+import pytest
+from datasets import Dataset
+
+from encoder_reduction import cache, corpora, packaged_model, tokenisation
+from encoder_reduction.tokenisation import tokenise
+
+
+@pytest.fixture(autouse=True)
+def own_cache(monkeypatch, tmp_path):
+    monkeypatch.setenv(cache.VARIABLE, str(tmp_path))
+    return tmp_path / "tokenised"
+
+
+@pytest.fixture
+def texts(movies):
+    return corpora.draw(movies["train"], 200, seed=0)
+
+
+def test_token_ids_are_the_tokenizers(packaged, texts):
+    _, tokenizer = packaged["roberta"]
+    expected = tokenizer(texts["text"], truncation=True, max_length=16)
+    tokenised = tokenise(texts, tokenizer, 16)
+    assert tokenised["input_ids"] == expected["input_ids"]
+    assert tokenised["length"] == [len(ids) for ids in expected["input_ids"]]
+    assert max(tokenised["length"]) == 16
+    assert tokenised["labels"] == texts["label"]
+
+
+def test_what_was_tokenised_is_read_again_whatever_the_tokenizer_did_between(packaged, texts, monkeypatch):
+    _, tokenizer = packaged["bert"]
+    first = tokenise(texts, tokenizer, 32)
+    tokenizer(["a", "b c"], padding=True, truncation=True, max_length=7)
+    monkeypatch.setattr(tokenisation, "_store", lambda *_: pytest.fail("tokenised again"))
+    assert tokenise(texts, tokenizer, 32)[:] == first[:]
+
+
+@pytest.mark.parametrize("other", ["texts", "order", "length", "tokenizer"])
+def test_anything_else_is_tokenised_anew(packaged, texts, own_cache, other):
+    tokenise(texts, packaged["bert"][1], 32)
+    changed = {"texts": texts.select(range(199)), "order": texts.select(range(199, -1, -1))}.get(other, texts)
+    tokenizer = packaged["roberta" if other == "tokenizer" else "bert"][1]
+    tokenise(changed, tokenizer, 31 if other == "length" else 32)
+    assert len([folder for folder in own_cache.iterdir() if folder.is_dir()]) == 2
+
+
+def test_several_processes_give_what_one_does(packaged, texts, monkeypatch, tmp_path):
+    _, tokenizer = packaged["bert"]
+    alone = tokenise(texts, tokenizer, 32)[:]
+    monkeypatch.setattr(tokenisation, "_EXAMPLES_A_PROCESS", 50)
+    monkeypatch.setattr(tokenisation.os, "cpu_count", lambda: 2)
+    monkeypatch.setenv(cache.VARIABLE, str(tmp_path / "another"))
+    assert tokenise(texts, tokenizer, 32)[:] == alone
+
+
+def test_what_was_broken_off_is_not_trusted(packaged, texts, own_cache, monkeypatch):
+    _, tokenizer = packaged["bert"]
+    with monkeypatch.context() as broken:
+        broken.setattr(tokenisation.Path, "rename", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            tokenise(texts, tokenizer, 32)
+    assert len(tokenise(texts, tokenizer, 32)) == 200
+    assert not list(own_cache.glob("*.partial"))
+
+
+def one_of_many(connection, folder):
+    """In a process of its own, once told to: how many texts it read, and whether it was the one that tokenised."""
+    os.environ[cache.VARIABLE] = folder
+    stored, store = [], tokenisation._store
+    tokenisation._store = lambda *arguments: (stored.append(1), store(*arguments))
+    texts = {"id": list("abcd"), "text": ["A film.", "Dull.", "Fine plot.", "No."], "label": [0, 1, 0, 1]}
+    _, tokenizer = packaged_model.load("bert", num_labels=2)
+    connection.recv()
+    connection.send((len(tokenise(Dataset.from_dict(texts), tokenizer, 32)), len(stored)))
+
+
+@pytest.mark.slow
+def test_eight_that_start_at_once_tokenise_once(tmp_path):
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["encoder_reduction.runs"])
+    pipes = [context.Pipe() for _ in range(8)]
+    processes = [context.Process(target=one_of_many, args=(its, str(tmp_path))) for _, its in pipes]
+    for process in processes:
+        process.start()
+    for ours, _ in pipes:
+        ours.send("go")
+    found = [ours.recv() for ours, _ in pipes]
+    for process in processes:
+        process.join()
+    assert [examples for examples, _ in found] == [4] * 8
+    assert sum(stored for _, stored in found) == 1
