@@ -1,12 +1,15 @@
 """The comparison on a real store whose runs were written for it, so that every figure is known."""
 
 import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import mlflow
 import numpy as np
 import pandas as pd
 import pytest
+from pylatexenc.latexwalker import LatexWalker
 
 from encoder_reduction import comparison, presets, tracking
 from encoder_reduction.comparison.selection import choose, pareto_front
@@ -113,7 +116,7 @@ def test_rows_from_a_busy_machine_and_missing_rows_are_named():
     finished()
     finished(dim="heads", tags={"machine": "other processes took 40% of the processors"})
     report, _, _ = compared()
-    assert "doubt their times: minilm-bert heads-6: other processes took 40% of the processors" in report
+    assert "doubt the times of: minilm-bert heads-6 (other processes took 40% of the processors)" in report
     assert "minilm-bert hidden on movie-snippets" in report
     assert "minilm-bert heads on movie-snippets" not in report
     assert re.search(r"\| minilm-bert +\| hidden \(missing\) +\| +– \| +– \|", report)
@@ -173,6 +176,32 @@ def test_tables_for_a_paper_have_every_row_and_no_bare_percent_sign():
     ]
 
 
+def test_every_latex_table_of_a_report_parses_and_compiles(tmp_path):
+    finished()
+    finished(dim="hidden", accuracy=0.75, tags={"checkpoint": "minilm-bert"})
+    finished(stage="transfer")
+    finished(stage="transfer", dim="hidden", accuracy=0.6)
+    compared()
+    run_id = mlflow.last_active_run().info.run_id
+    files = [file.path for file in mlflow.MlflowClient().list_artifacts(run_id) if file.path.endswith(".tex")]
+    assert len(files) >= 6
+    document = [r"\documentclass{article}", r"\usepackage{booktabs}", r"\begin{document}"]
+    for file in files:
+        text = Path(mlflow.artifacts.download_artifacts(f"runs:/{run_id}/{file}", dst_path=str(tmp_path))).read_text()
+        (table,) = LatexWalker(text.strip(), tolerant_parsing=False).get_latex_nodes()[0]
+        assert table.environmentname == "tabular"
+        columns = len(re.match(r"\\begin{tabular}{([lr]+)}", text)[1])
+        lines = [line for line in text.splitlines() if line.endswith(r"\\")]
+        assert {len(re.findall(r"(?<!\\)&", line)) + 1 for line in lines} == {columns}
+        document.append(text)
+    if not shutil.which("pdflatex"):
+        return  # It parses; whether it compiles is seen where TeX is.
+    (tmp_path / "tables.tex").write_text("\n".join([*document, r"\end{document}"]))
+    words = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "tables.tex"]
+    result = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout
+
+
 def test_the_pareto_front_is_what_nothing_beats():
     cost, value = pd.Series([1, 2, 3, 4, 4, 1]), pd.Series([0.5, 0.7, 0.6, 0.9, 0.8, 0.4])
     assert pareto_front(cost, value) == [0, 1, 3]
@@ -228,15 +257,19 @@ def test_filters_choose_runs_and_what_is_left_out_is_said():
         finished(dim=dim, seed=43, accuracy=0.9)
     finished(dim="layers", tags={"device": "another GPU"})
     finished(dim="layers", tags={"corpus": "tweets"})
+    finished(dim="heads+layers", config="heads-6+layers-3")
     report, table, _ = compared()
     assert present(table) == [["baseline", pytest.approx(0.85)], ["heads-6", pytest.approx(0.85)]]
     assert "1 runs of minilm-bert on tweets, which are not the preset's" in report
+    assert "1 runs that cut several dimensions at once" in report
     assert "1 runs on another GPU (device='another GPU' compares these)" in report
     assert present(compared(seeds=[43])[1]) == [["baseline", 0.9], ["heads-6", 0.9]]
     assert present(compared(tags={"owner": "me"})[1]) == [["baseline", 0.8], ["heads-6", 0.8]]
     assert present(compared(device="another GPU")[1]) == [["layers-6", 0.8]]
     with pytest.raises(UserError, match="No finished run is from device=no such; there are runs from: some CPU, "):
         compared(device="no such")
+    with pytest.raises(UserError, match="none that was asked for"):
+        compared(seeds=[7])
     with pytest.raises(UserError, match="Experiment 'nope' is not in sqlite"):
         compared(experiment="nope")
 
@@ -308,5 +341,5 @@ def test_a_single_run_gives_a_report(dim):
 
 
 def test_an_empty_experiment_is_one_sentence():
-    with pytest.raises(UserError, match="No finished run of preset=packaged"):
+    with pytest.raises(UserError, match="No finished run of preset=packaged is in this experiment"):
         compared()

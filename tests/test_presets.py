@@ -104,3 +104,32 @@ def test_an_unknown_preset_names_those_that_exist(tmp_path):
     broken.write_text("a: [")
     with pytest.raises(UserError, match="not valid YAML"):
         presets.load(str(broken))
+
+
+def test_a_run_may_take_another_checkpoint_and_corpus():
+    preset, _ = presets.load("paper")
+    given = {"checkpoint": "me/tiny-bert", "corpus": "/data/reviews/", "text_column": "review", "label_column": None}
+    plan = preset.plan("baseline", "bert", overrides=given)
+    assert (plan.checkpoint.name, plan.checkpoint.source, plan.checkpoint.revision) == (
+        "tiny-bert",
+        "me/tiny-bert",
+        None,
+    )
+    assert (plan.corpus.name, plan.corpus.source, plan.corpus.revision) == ("reviews", "/data/reviews/", None)
+    assert (plan.corpus.text_column, plan.corpus.label_column) == ("review", "label")
+    assert plan.corpus.validation_examples == preset.source.validation_examples
+    assert plan.source_corpus == "reviews"
+    transfer = preset.plan("transfer", "bert", "heads", {"corpus": "/data/reviews"})
+    assert (transfer.corpus.name, transfer.source_corpus) == ("reviews", "imdb")
+    pinned = preset.plan("baseline", "bert", overrides={"checkpoint_revision": "main"})
+    assert (pinned.checkpoint.name, pinned.checkpoint.revision) == ("bert-base-uncased", "main")
+
+
+def test_what_is_prefetched_is_all_of_the_preset_or_what_is_named():
+    preset, _ = presets.load("paper")
+    assert [each.name for each in preset.sources({"corpus": None})] == [
+        "bert-base-uncased", "roberta-base", "distilbert-base-uncased", "imdb", "yelp-polarity",
+    ]  # fmt: skip
+    assert [each.source for each in preset.sources({"corpus": "me/texts"})] == ["me/texts"]
+    with pytest.raises(UserError, match="validation_examples=1 is not allowed"):
+        preset.sources({"validation_examples": 1})

@@ -27,8 +27,15 @@ def test_mcnemar_is_the_exact_binomial_test_of_the_disagreements():
     first, second = rng.random(500) < 0.8, rng.random(500) < 0.75
     gained, lost = int((~first & second).sum()), int((first & ~second).sum())
     expected = stats.binomtest(gained, gained + lost, 0.5).pvalue
-    assert significance.mcnemar_p(first, second) == pytest.approx(expected, abs=1e-9)
-    assert significance.mcnemar_p(first, first) == 1
+    assert significance.exact_p(second.astype(float) - first) == pytest.approx(expected, abs=1e-9)
+    assert significance.exact_p(np.zeros(5)) == 1
+
+
+def test_over_seeds_the_test_is_the_sign_test_of_the_mean_gains():
+    rng = np.random.default_rng(8)
+    gain = rng.choice([-1, -1 / 3, 0, 1 / 3, 1], 300, p=[0.1, 0.1, 0.6, 0.1, 0.1])
+    expected = stats.binomtest(int((gain > 0).sum()), int((gain != 0).sum()), 0.5).pvalue
+    assert significance.exact_p(gain) == pytest.approx(expected, abs=1e-9)
 
 
 def test_weighted_f1_is_scikit_learns():
@@ -88,9 +95,7 @@ def test_intervals_cover_the_planted_difference():
         low, high = found.accuracy_interval
         covered += low <= -100 * loss <= high
         same, other = two_models(rng, 500, 0.85, 0.0)
-        rejected += (
-            significance.mcnemar_p(same["prediction"] == same["label"], other["prediction"] == other["label"]) < 0.05
-        )
+        rejected += significance.difference([same], [other]).p < 0.05
     assert 184 <= covered <= 196
     assert rejected <= 16  # the exact test keeps below its nominal 5% of 200, chance allowed for
 

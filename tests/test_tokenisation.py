@@ -1,10 +1,13 @@
+import copy
 import multiprocessing
 import os
+import sys
 
 import pytest
 from datasets import Dataset
+from transformers import AutoTokenizer
 
-from encoder_reduction import cache, corpora, packaged_model, tokenisation
+from encoder_reduction import cache, corpora, tokenisation
 from encoder_reduction.tokenisation import tokenise
 
 
@@ -21,7 +24,7 @@ def texts(movies):
 
 def test_token_ids_are_the_tokenizers(packaged, texts):
     _, tokenizer = packaged["roberta"]
-    expected = tokenizer(texts["text"], truncation=True, max_length=16)
+    expected = tokenizer(list(texts["text"]), truncation=True, max_length=16)
     tokenised = tokenise(texts, tokenizer, 16)
     assert tokenised["input_ids"] == expected["input_ids"]
     assert tokenised["length"] == [len(ids) for ids in expected["input_ids"]]
@@ -41,7 +44,10 @@ def test_what_was_tokenised_is_read_again_whatever_the_tokenizer_did_between(pac
 def test_anything_else_is_tokenised_anew(packaged, texts, own_cache, other):
     tokenise(texts, packaged["bert"][1], 32)
     changed = {"texts": texts.select(range(199)), "order": texts.select(range(199, -1, -1))}.get(other, texts)
-    tokenizer = packaged["roberta" if other == "tokenizer" else "bert"][1]
+    _, tokenizer = packaged["bert"]
+    if other == "tokenizer":
+        tokenizer = copy.deepcopy(tokenizer)
+        tokenizer.add_tokens(["wonderful film"])
     tokenise(changed, tokenizer, 31 if other == "length" else 32)
     assert len([folder for folder in own_cache.iterdir() if folder.is_dir()]) == 2
 
@@ -65,23 +71,27 @@ def test_what_was_broken_off_is_not_trusted(packaged, texts, own_cache, monkeypa
     assert not list(own_cache.glob("*.partial"))
 
 
-def one_of_many(connection, folder):
+def one_of_many(connection, folder, tokenizer):
     """In a process of its own, once told to: how many texts it read, and whether it was the one that tokenised."""
     os.environ[cache.VARIABLE] = folder
     stored, store = [], tokenisation._store
     tokenisation._store = lambda *arguments: (stored.append(1), store(*arguments))
     texts = {"id": list("abcd"), "text": ["A film.", "Dull.", "Fine plot.", "No."], "label": [0, 1, 0, 1]}
-    _, tokenizer = packaged_model.load("bert", num_labels=2)
+    tokenizer = AutoTokenizer.from_pretrained(tokenizer)
     connection.recv()
     connection.send((len(tokenise(Dataset.from_dict(texts), tokenizer, 32)), len(stored)))
 
 
 @pytest.mark.slow
-def test_eight_that_start_at_once_tokenise_once(tmp_path):
+def test_eight_that_start_at_once_tokenise_once(packaged, tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))  # where the fork server looks for what it preloads
+    packaged["bert"][1].save_pretrained(tmp_path / "tokenizer")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["encoder_reduction.runs"])
+    context.set_forkserver_preload(["test_tokenisation"])
     pipes = [context.Pipe() for _ in range(8)]
-    processes = [context.Process(target=one_of_many, args=(its, str(tmp_path))) for _, its in pipes]
+    processes = [
+        context.Process(target=one_of_many, args=(its, str(tmp_path), str(tmp_path / "tokenizer"))) for _, its in pipes
+    ]
     for process in processes:
         process.start()
     for ours, _ in pipes:

@@ -2,12 +2,13 @@
 
 import hashlib
 import re
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import httpx2
-from huggingface_hub import HfApi, get_cached_repo_tree, is_offline_mode, snapshot_download
+from huggingface_hub import HfApi, is_offline_mode, snapshot_download
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
@@ -35,6 +36,7 @@ _FILES = {
 _OLD_WEIGHTS = "pytorch_model.bin"
 _REPOSITORY = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _SECONDS_TO_ANSWER = 4
+_PAUSES = (1, 3, 9)  # seconds, after a server's error
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ def fetch(kind: Kind, source: str, revision: str | None) -> Snapshot:
     what = f"{_CALLED[kind]} '{source}'"
     try:
         _answers(kind, source, revision)
-        found = _located(kind, source, revision, local_files_only=False)
+        found = _downloaded(kind, source, revision)
         _verify(kind, found)
     except RevisionNotFoundError as error:
         raise UserError(f"{what} has no revision '{revision}'; give a commit, tag or branch.") from error
@@ -103,7 +105,7 @@ def fetch(kind: Kind, source: str, revision: str | None) -> Snapshot:
     except (OfflineModeIsEnabled, LocalEntryNotFoundError, HfHubHTTPError, httpx2.HTTPError) as error:
         raise UserError(
             f"{what} is not whole on this machine and the hub cannot be asked ({_reason(error)}); fetch it where there"
-            f" is a network: mlflow run . -e prefetch --env-manager local -P {kind_option(kind)}={source}."
+            f" is a network: {_prefetch(kind, source, revision)}."
         ) from error
     except OSError as error:
         if error.errno is not None:
@@ -125,6 +127,18 @@ def _answers(kind: Kind, source: str, revision: str | None) -> None:
             raise
 
 
+def _downloaded(kind: Kind, source: str, revision: str | None) -> Snapshot:
+    """All files; the client itself goes on where a connection broke, but gives up at a server's error."""
+    for pause in _PAUSES:
+        try:
+            return _located(kind, source, revision, local_files_only=False)
+        except HfHubHTTPError as error:
+            if error.response.status_code < 500:
+                raise
+            time.sleep(pause)
+    return _located(kind, source, revision, local_files_only=False)
+
+
 def _located(kind: Kind, source: str, revision: str | None, local_files_only: bool) -> Snapshot:
     patterns = _FILES[kind]
     arguments = {"repo_type": kind, "revision": revision, "local_files_only": local_files_only}
@@ -141,9 +155,9 @@ def _verify(kind: Kind, found: Snapshot) -> None:
         UserError: there was one.
     """
     damaged = []
-    for entry in get_cached_repo_tree(found.source, revision=found.revision, repo_type=kind):
+    for entry in HfApi().list_repo_tree(found.source, recursive=True, revision=found.revision, repo_type=kind):
         file = found.folder / entry.path
-        if file.is_file() and not _is(file, entry):
+        if isinstance(entry, RepoFile) and file.is_file() and not _is(file, entry):
             damaged.append(entry.path)
             file.resolve().unlink()
             file.unlink(missing_ok=True)
@@ -163,9 +177,11 @@ def _is(file: Path, entry: RepoFile) -> bool:
     return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest() == entry.blob_id
 
 
-def kind_option(kind: Kind) -> str:
-    """The parameter that names such a source."""
-    return {"model": "checkpoint", "dataset": "corpus"}[kind]
+def _prefetch(kind: Kind, source: str, revision: str | None) -> str:
+    """The command that fetches this, to be typed where there is a network."""
+    option = {"model": "checkpoint", "dataset": "corpus"}[kind]
+    pinned = f" -P {option}_revision={revision}" if revision else ""
+    return f"mlflow run . -e prefetch --env-manager local -P {option}={source}{pinned}"
 
 
 def _neither(kind: Kind, source: str) -> UserError:

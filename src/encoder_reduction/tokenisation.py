@@ -4,10 +4,12 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-from datasets import Dataset, disable_progress_bars, enable_progress_bars, load_from_disk
+from datasets import Dataset, load_from_disk
 from filelock import FileLock
 from transformers import PreTrainedTokenizerBase
 
@@ -51,19 +53,17 @@ def _store(data: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int, f
     partial = folder.with_suffix(".partial")
     shutil.rmtree(partial, ignore_errors=True)
     processes = min(os.cpu_count() or 1, len(data) // _EXAMPLES_A_PROCESS)
-    if processes < 2:
-        disable_progress_bars()
-    try:
+    if processes > 1:
+        print(f"Tokenising {len(data):,} texts, once for all runs.", file=sys.stderr)
+    with TemporaryDirectory(dir=folder.parent, prefix=".making-") as scratch:
         tokenised = data.map(
             encode,
             batched=True,
             remove_columns=data.column_names,
             num_proc=processes if processes > 1 else None,
-            desc="Tokenising",
+            cache_file_name=f"{scratch}/tokenised.arrow",
         )
         tokenised.save_to_disk(str(partial))
-    finally:
-        enable_progress_bars()
     partial.rename(folder)
 
 
@@ -71,5 +71,6 @@ def _digest(data: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int) 
     """Of all that the token ids depend on; the tokenizer's current padding and truncation are not among that."""
     backend = json.loads(tokenizer.backend_tokenizer.to_str())
     rules = {key: value for key, value in backend.items() if key not in ("padding", "truncation")}
-    identity = [_FORMAT, corpora.fingerprint(data), type(tokenizer).__name__, rules, max_length]
+    gives = [type(tokenizer).__name__, tokenizer.model_input_names]
+    identity = [_FORMAT, corpora.fingerprint(data), gives, rules, max_length]
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:24]

@@ -10,7 +10,9 @@ from pathlib import Path
 from threading import Thread
 
 _LARGE = 100_000  # bytes from which a file is stored by its SHA-256, as Git LFS does
-_API = re.compile(r"/api/(models|datasets)/(?P<id>[^/]+/[^/]+?)(/(?P<what>revision|tree)/(?P<revision>[^/?]+).*)?")
+_API = re.compile(
+    r"/api/(models|datasets)/(?P<id>[^/]+/[^/?]+)(/(?P<what>revision|tree)/(?P<revision>[^/?]+))?/?(\?.*)?"
+)
 _FILE = re.compile(r"/(?P<data>datasets/)?(?P<id>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<path>.+)")
 
 

@@ -1,10 +1,10 @@
 """The paper preset against what the hub serves: the real clients, full-size checkpoints, a server on loopback."""
 
+import copy
 import json
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import mlflow
 import numpy as np
@@ -24,7 +24,7 @@ from transformers import (
 )
 
 from conftest import ROOT, SMALL, environment
-from encoder_reduction import presets
+from encoder_reduction import checkpoints, presets
 
 pytestmark = pytest.mark.slow
 
@@ -47,7 +47,7 @@ WORDS = [
 PAPER = yaml.safe_load((presets.PRESETS / "paper.yaml").read_text())
 
 
-def wordpiece(size):
+def wordpiece(size, **more):
     """A tokenizer of BERT's kind with a vocabulary of a real one's size."""
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     letters = [mark + chr(code) for code in range(97, 123) for mark in ("", "##")]
@@ -60,9 +60,16 @@ def wordpiece(size):
         single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
     )
     names = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, model_max_length=512, **{f"{k}_token": v for k, v in names.items()}
-    )
+    return as_transformers_has_it(tokenizer, names, **more)
+
+
+def as_transformers_has_it(tokenizer, names, **more):
+    special = {f"{name}_token": token for name, token in names.items()}
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=512, **special, **more)
+
+
+# What RoBERTa's and DistilBERT's tokenizers give; no token types.
+TWO_INPUTS = {"model_input_names": ["input_ids", "attention_mask"]}
 
 
 def byte_level(size):
@@ -74,9 +81,7 @@ def byte_level(size):
     tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.ByteLevel(), decoders.ByteLevel()
     tokenizer.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0))
     names = {"bos": "<s>", "cls": "<s>", "pad": "<pad>", "eos": "</s>", "sep": "</s>", "unk": "<unk>", "mask": "<mask>"}
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, model_max_length=512, **{f"{k}_token": v for k, v in names.items()}
-    )
+    return as_transformers_has_it(tokenizer, names, **TWO_INPUTS)
 
 
 def checkpoint(folder, model, tokenizer):
@@ -118,7 +123,7 @@ def repositories(tmp_path_factory):
             ),
             byte_level(50265),
         ),
-        distilbert["source"]: (DistilBertForMaskedLM(DistilBertConfig()), wordpiece(30522)),
+        distilbert["source"]: (DistilBertForMaskedLM(DistilBertConfig()), wordpiece(30522, **TWO_INPUTS)),
     }
     for source, (model, tokenizer) in made.items():
         checkpoint(root / source, model, tokenizer)
@@ -131,12 +136,12 @@ def repositories(tmp_path_factory):
 @pytest.fixture(scope="module")
 def small_paper(tmp_path_factory):
     """The paper preset but for its numbers: few short examples, in what a CPU computes."""
-    values = PAPER | {"name": "small-paper"}
-    small = SMALL | {"precision": "fp32", "epochs": 1, "max_length": 32, "max_train_examples": 16, "batch_size": 4,
-                     "calibration_examples": 8, "test_texts": 4}  # fmt: skip
-    for section in (values["fine_tuning"], values["profiling"], *values["reductions"].values()):
-        section.update({key: value for key, value in small.items() if key in section or (key.startswith("max_")
-                        and section is values["fine_tuning"])})  # fmt: skip
+    values = copy.deepcopy(PAPER) | {"name": "small-paper"}
+    examples = {f"max_{split}_examples": 16 for split in ("train", "validation", "test")}
+    values["fine_tuning"] |= {"precision": "fp32", "epochs": 1, "batch_size": 4, "max_length": 32, **examples}
+    values["profiling"] |= {key: SMALL[key] for key in values["profiling"] if key in SMALL} | {"test_texts": 4}
+    for section in values["reductions"].values():
+        section["calibration_examples"] = 8
     values["source"]["validation_examples"] = values["target"]["validation_examples"] = 40
     path = tmp_path_factory.mktemp("paper") / "small.yaml"
     path.write_text(yaml.safe_dump(values))
@@ -212,16 +217,12 @@ def test_mlflow_run_works_offline(prefetched, small_paper, command):
     assert "distilbert/layers-3/seed-42" in result.stdout
 
 
-def try_to_load(kind, source, home, **env):
-    """Whether the real loading code gets it, in a process of its own, since the clients read their settings once."""
+def find(kind, source, home, **env):
+    """What the real client finds, in a process of its own, since it reads its settings once."""
     code = (
-        "import sys; from encoder_reduction import checkpoints, corpora, presets, errors\n"
-        "kind, source = sys.argv[1:]\n"
+        "import sys; from encoder_reduction import errors, hub\n"
         "try:\n"
-        "    if kind == 'model':\n"
-        "        checkpoints.load(presets.Checkpoint(name='x', source=source), seed=0)\n"
-        "    else:\n"
-        "        corpora.load(presets.Corpus(name='x', source=source, validation_examples=20))\n"
+        "    print(hub.snapshot(*sys.argv[1:], None).folder)\n"
         "except errors.UserError as error:\n"
         "    sys.exit(str(error))\n"
     )
@@ -248,7 +249,7 @@ def tiny(tmp_path):
 )
 def test_a_refusal_is_one_sentence(tiny, tmp_path, status, words):
     tiny.repositories["me/tiny"].status = status
-    result = try_to_load("model", "me/tiny", tmp_path / "hf", HF_ENDPOINT=tiny.address)
+    result = find("model", "me/tiny", tmp_path / "hf", HF_ENDPOINT=tiny.address)
     assert result.returncode == 1
     assert words in result.stderr
     assert "Traceback" not in result.stderr
@@ -257,7 +258,7 @@ def test_a_refusal_is_one_sentence(tiny, tmp_path, status, words):
 @pytest.mark.parametrize("fault", [500, "cut"])
 def test_a_passing_fault_ends_in_a_complete_download(tiny, tmp_path, fault):
     tiny.repositories["me/tiny"].faults = {"model.safetensors": [fault]}
-    result = try_to_load("model", "me/tiny", tmp_path / "hf", HF_ENDPOINT=tiny.address)
+    result = find("model", "me/tiny", tmp_path / "hf", HF_ENDPOINT=tiny.address)
     assert result.returncode == 0, result.stderr
     weights = tmp_path / f"hf/hub/models--me--tiny/snapshots/{'c' * 40}/model.safetensors"
     assert weights.read_bytes() == (tmp_path / "me/tiny/model.safetensors").read_bytes()
@@ -266,19 +267,19 @@ def test_a_passing_fault_ends_in_a_complete_download(tiny, tmp_path, fault):
 @pytest.mark.parametrize("file", ["model.safetensors", "config.json"])
 def test_a_damaged_file_is_refused_and_not_kept(tiny, tmp_path, file):
     tiny.repositories["me/tiny"].faults = {file: ["corrupt"]}
-    result = try_to_load("model", "me/tiny", tmp_path / "hf", HF_ENDPOINT=tiny.address)
+    result = find("model", "me/tiny", tmp_path / "hf", HF_ENDPOINT=tiny.address)
     assert result.returncode == 1
     assert f"arrived damaged: {file} differ from the hub's checksum and were removed" in result.stderr
-    offline = try_to_load("model", "me/tiny", tmp_path / "hf", HF_HUB_OFFLINE="1")
+    offline = find("model", "me/tiny", tmp_path / "hf", HF_HUB_OFFLINE="1")
     assert offline.returncode == 1
-    again = try_to_load("model", "me/tiny", tmp_path / "hf", HF_ENDPOINT=tiny.address)
+    again = find("model", "me/tiny", tmp_path / "hf", HF_ENDPOINT=tiny.address)
     assert again.returncode == 0, again.stderr
 
 
 @pytest.mark.parametrize("env", [{"HF_HUB_OFFLINE": "1"}, {"HF_ENDPOINT": "http://127.0.0.1:9"}])
 @pytest.mark.parametrize(("kind", "option"), [("model", "checkpoint"), ("dataset", "corpus")])
 def test_what_is_missing_without_a_network_is_named_with_the_command_that_fetches_it(tmp_path, kind, option, env):
-    result = try_to_load(kind, "me/tiny", tmp_path / "hf", **env)
+    result = find(kind, "me/tiny", tmp_path / "hf", **env)
     assert result.returncode == 1
     assert "'me/tiny' is not whole on this machine and the hub cannot be asked" in result.stderr
     assert f"mlflow run . -e prefetch --env-manager local -P {option}=me/tiny" in result.stderr
@@ -286,5 +287,8 @@ def test_what_is_missing_without_a_network_is_named_with_the_command_that_fetche
 
 
 def test_a_local_folder_is_taken_as_it_is(tiny, tmp_path):
-    home = Path(shutil.copytree(tmp_path / "me/tiny", tmp_path / "mine"))
-    assert try_to_load("model", str(home), tmp_path / "hf", HF_HUB_OFFLINE="1").returncode == 0
+    home = shutil.copytree(tmp_path / "me/tiny", tmp_path / "mine")
+    result = find("model", str(home), tmp_path / "hf", HF_HUB_OFFLINE="1")
+    assert result.stdout.strip() == str(home)
+    model, tokenizer = checkpoints.load(presets.Checkpoint(name="mine", source=str(home)), seed=0)
+    assert (model.config.num_labels, len(tokenizer)) == (2, 1000)

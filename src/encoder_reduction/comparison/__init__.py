@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 from .. import tracking
+from ..errors import UserError
 from ..presets import RULES, Preset
 from ..tracking import Run
 from . import pictures, registry, selection, sensitivity, tables
@@ -52,26 +53,30 @@ def compare(preset: Preset, run: Run, choice: Choice = Choice()) -> str:
     """
     experiment_id = tracking.experiment_named(choice.experiment) if choice.experiment else run.experiment_id
     finished = tracking.finished_runs(experiment_id, **{**choice.tags, "preset": preset.name})
-    if choice.seeds and not finished.empty:
-        finished = finished[finished["seed"].isin([str(seed) for seed in choice.seeds])]
-    runs, left_out = selection.latest_runs(finished, preset, choice.device)
+    runs, left_out = selection.latest_runs(finished, preset, choice.seeds, choice.device)
     found, adapted = selection.split_stages(selection.configurations(runs))
+    if found.empty:
+        raise UserError(
+            f"No finished baseline or reduction on {preset.source.name} is left to compare; run these first."
+        )
     source, target = (selection.best(rows, choice.rule) for rows in (found, adapted))
     predictions = tracking.predictions_of(run_id for rows in (source, target) for run_id in _run_ids(rows))
     ratios = tracking.speed_ratios(experiment_id, preset.name)
     changed = changes(source, ratios, predictions)
+    changed_there = changes(target, pd.DataFrame(), predictions)
 
     sections = [
         _answer(source, changed, predictions),
         _on_source(preset, source),
-        _on_target(preset, source, target, changed, changes(target, pd.DataFrame(), predictions)),
+        _on_target(preset, source, target, changed, changed_there),
         _each(changed),
         *_keep_levels(found),
         *_training(source),
         Section("Which model do I take?", [registry.registered_models(found, choice.rule)]),
         _conditions(source, choice, left_out),
     ]
-    run.table(tables.every_figure(pd.concat([source, target]), changed), "every_figure.csv")
+    figures = [tables.every_figure(source, changed), tables.every_figure(target, changed_there)]
+    run.table(pd.concat(figures), "every_figure.csv")
     _log(run, sections)
     links = Section("Runs", [registry.run_links(pd.concat([source, target]), experiment_id)])
     run.text(as_page(f"Encoder reduction: {preset.name}", [*sections, links]), "report.html")
@@ -91,7 +96,8 @@ def _answer(source: pd.DataFrame, changed: pd.DataFrame, predictions: dict[str, 
     section.picture(
         "trade_off",
         pictures.trade_off(source),
-        "Accuracy on test and inference time of the chosen configuration of each dimension; one colour a model.",
+        "Accuracy on test and inference time of the chosen configuration of each dimension; one colour a model. Bars:"
+        " standard deviation over seeds.",
     )
     if len(changed):
         caption = "Change against the baseline; one bar a model. Whiskers: 95% intervals, of accuracy over the test"
@@ -157,7 +163,7 @@ def _training(source: pd.DataFrame) -> list[Section]:
     if points.empty:
         return []
     section = Section("How they learned")
-    caption = "Of the first seed; training loss is a moving average over a tenth of the steps."
+    caption = "Of the first seed; training loss is a moving average over a sixth of the steps."
     section.picture("learning_curves", pictures.learning_curves(points), caption)
     return [section]
 
@@ -167,6 +173,9 @@ def _conditions(source: pd.DataFrame, choice: Choice, left_out: list[str]) -> Se
     kinds = {"Device": "device", "Libraries": "libraries"}
     lines = [f"{name}: {'; '.join(sorted(set(source[tag].dropna())))}." for name, tag in kinds.items() if tag in source]
     section.say(" ".join([*lines, f"Rule of choice, on validation: {RULES[choice.rule]} ({choice.rule})."]))
+    section.say(
+        "Of runs with the same plan and seed the latest finished one counts; controls and distilled models do not."
+    )
     if left_out:
         section.say(f"Left out: {'; '.join(left_out)}.")
     return section

@@ -85,7 +85,10 @@ def method(table: pd.DataFrame) -> str:
         "Speed-up is measured, beside it stands what the number of FLOPs promises.",
     ]
     if table["Seeds"].gt(1).any():
-        lines.append("The interval over seeds is Student's, of the differences between runs of the same seed.")
+        lines.append(
+            "Over several seeds, the test is the sign test of each example's mean gain; the interval over seeds is"
+            " Student's, of the differences between runs of the same seed."
+        )
     if table["Timed"].eq(IN_TURN).any():
         lines.append("Times marked 'in turn' were measured together with the baseline, in one process.")
     if table["Timed"].eq(APART).any():

@@ -31,7 +31,7 @@ CURVES = {"train_loss": "Training loss", "epoch_validation_accuracy": "Validatio
 
 
 def trade_off(rows: pd.DataFrame) -> Figure:
-    """Accuracy against inference time, a colour for each model, the Pareto front drawn.
+    """Accuracy against inference time, a colour for each model, the Pareto front drawn; bars: deviation over seeds.
 
     Args:
         rows: the chosen configurations on the source corpus.
@@ -41,11 +41,13 @@ def trade_off(rows: pd.DataFrame) -> Figure:
     edge = rows.loc[pareto_front(rows["inference_ms"], rows["accuracy"])].sort_values("inference_ms")
     axes.step(edge["inference_ms"], edge["accuracy"], where="post", color=_GREY, linewidth=0.8, zorder=1)
     for row in rows.itertuples():
-        colour = _MODEL_COLOURS.get(row.model, _GREY)
-        axes.scatter(row.inference_ms, row.accuracy, color=colour, marker=_DIM_MARKERS[row.dim], s=38, zorder=2)
+        axes.errorbar(
+            row.inference_ms, row.accuracy, yerr=row.accuracy_std if row.seeds > 1 else None,
+            color=_MODEL_COLOURS.get(row.model, _GREY), marker=_DIM_MARKERS[row.dim], markersize=6, elinewidth=0.7,
+        )  # fmt: skip
     for dim, part in rows.groupby("dim"):
         # Once, above its points: names of single points would cover each other.
-        place = (part["inference_ms"].mean(), part["accuracy"].max())
+        place = (part["inference_ms"].mean(), (part["accuracy"] + part["accuracy_std"].fillna(0)).max())
         axes.annotate(_called(dim), place, (0, 8), textcoords="offset points", ha="center", **_SMALL)
     _name_models(axes, rows)
     axes.plot([], [], color=_GREY, linewidth=0.8, label="Pareto front")
@@ -179,7 +181,7 @@ def learning_curves(points: pd.DataFrame) -> Figure:
         chosen = points[points["metric"].eq(metric)]
         for axes, name in zip(line_of_panels, dict.fromkeys(points["checkpoint"]), strict=True):
             for dim, line in chosen[chosen["checkpoint"].eq(name)].groupby("dim", sort=False):
-                window = max(1, len(line) // 10) if metric == "train_loss" else 1
+                window = max(1, len(line) // 6) if metric == "train_loss" else 1
                 smooth = line["value"].rolling(window, min_periods=1, center=True).mean()
                 axes.plot(line["step"], smooth, color=_DIM_COLOURS[dim], linewidth=1.2, label=_called(dim))
             axes.set_title(name, **_STYLE)

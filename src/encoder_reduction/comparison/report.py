@@ -77,6 +77,8 @@ def as_markdown(sections: list[Section]) -> str:
     """The report without its pictures, for a terminal and for reading in a repository."""
     blocks = []
     for section in sections:
+        if len(section.pictures) == len(section.parts):
+            continue
         blocks.append(f"## {section.title}")
         for part in section.parts:
             if isinstance(part, Table):

@@ -1,6 +1,6 @@
 """Which finished runs count, and which configuration of each dimension is taken."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import pandas as pd
@@ -15,14 +15,17 @@ _RANK = {name: position for position, name in enumerate((*MODELS, "none", *DIMEN
 _SIZES = {"heads": "num_attention_heads", "hidden": "hidden_size", "layers": "num_hidden_layers"}
 
 
-def latest_runs(runs: pd.DataFrame, preset: Preset, device: str | None = None) -> tuple[pd.DataFrame, list[str]]:
+def latest_runs(
+    runs: pd.DataFrame, preset: Preset, seeds: Collection[int] = (), device: str | None = None
+) -> tuple[pd.DataFrame, list[str]]:
     """The runs that count: of each plan and seed the latest finished one, of the preset's inputs, on one device.
 
-    Controls from random weights and distilled models stay out.
+    Controls from random weights, distilled models and runs that cut several dimensions at once stay out.
 
     Args:
         runs: finished runs of the preset.
         preset: names the checkpoints and corpora.
+        seeds: those that count; all by default.
         device: the one that counts; by default the one with the most runs.
 
     Returns:
@@ -31,31 +34,55 @@ def latest_runs(runs: pd.DataFrame, preset: Preset, device: str | None = None) -
     Raises:
         UserError: no run is left.
     """
+    runs, left_out = _of_the_plan(_asked_for(runs, preset, seeds), preset)
+    if runs.empty:
+        raise UserError(f"No run of the preset's own checkpoints and corpora is finished, only {'; '.join(left_out)}.")
+    runs, elsewhere = _on_one_device(runs, device)
+    runs = without_controls(runs).sort_values("start_time", ascending=False)
+    return runs.drop_duplicates(["plan_fingerprint", "seed"]), left_out + elsewhere
+
+
+def _asked_for(runs: pd.DataFrame, preset: Preset, seeds: Collection[int]) -> pd.DataFrame:
     if not runs.empty and "stage" in runs:
         runs = runs[runs["stage"].isin(["baseline", "reduce", "transfer"])]
+    if not runs.empty and seeds:
+        runs = runs[runs["seed"].isin([str(seed) for seed in seeds])]
     if runs.empty:
         raise UserError(
-            f"No finished run of preset={preset.name} is in this experiment: start the study, or name the experiment"
-            " that has the runs with --experiment-name, or the tracking server in MLFLOW_TRACKING_URI."
+            f"No finished run of preset={preset.name} is in this experiment, or none that was asked for: start the"
+            " study, or name the experiment that has the runs with --experiment-name, or the tracking server in"
+            " MLFLOW_TRACKING_URI."
         )
-    left_out = []
+    return runs
+
+
+def _of_the_plan(runs: pd.DataFrame, preset: Preset) -> tuple[pd.DataFrame, list[str]]:
+    """Runs of the preset's checkpoints and corpora that cut one dimension at most; what else there is."""
     planned = {
         "corpus": np.where(runs["stage"].eq("transfer"), preset.target.name, preset.source.name),
         "checkpoint": runs["model"].map({model: checkpoint.name for model, checkpoint in preset.models.items()}),
     }
     own = np.logical_and.reduce([runs[tag].eq(names) for tag, names in planned.items()])
-    for (corpus, checkpoint), group in runs[~own].groupby(["corpus", "checkpoint"]):
-        left_out.append(f"{len(group)} runs of {checkpoint} on {corpus}, which are not the preset's")
+    left_out = [
+        f"{len(group)} runs of {checkpoint} on {corpus}, which are not the preset's"
+        for (corpus, checkpoint), group in runs[~own].groupby(["corpus", "checkpoint"])
+    ]
     runs = runs[own]
-    devices = runs["device"].value_counts()
-    device = device or next(iter(devices.index), None)
-    for name in devices.index.drop(device, errors="ignore"):
-        left_out.append(f"{devices[name]} runs on {name} (device='{name}' compares these)")
-    runs = runs[runs["device"].eq(device)]
-    if runs.empty:
-        raise UserError(f"No finished run is from device={device}; there are runs from: {', '.join(devices.index)}.")
-    runs = without_controls(runs).sort_values("start_time", ascending=False)
-    return runs.drop_duplicates(["plan_fingerprint", "seed"]), left_out
+    several = ~runs["dim"].isin(["none", *DIMENSIONS])
+    if several.any():
+        left_out.append(f"{several.sum()} runs that cut several dimensions at once")
+    return runs[~several], left_out
+
+
+def _on_one_device(runs: pd.DataFrame, device: str | None) -> tuple[pd.DataFrame, list[str]]:
+    """Runs whose times and memory may be compared; how many there are elsewhere."""
+    counts = runs["device"].value_counts()
+    device = device or next(iter(counts.index), None)
+    here = runs[runs["device"].eq(device)]
+    if here.empty:
+        raise UserError(f"No finished run is from device={device}; there are runs from: {', '.join(counts.index)}.")
+    others = counts.drop(device)
+    return here, [f"{count} runs on {name} (device='{name}' compares these)" for name, count in others.items()]
 
 
 def configurations(runs: pd.DataFrame) -> pd.DataFrame:
@@ -140,8 +167,7 @@ def _knee(cost: pd.Series, value: pd.Series) -> int:
 
 
 def split_stages(found: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The baseline and single-dimension rows on the source corpus, and those on the target corpus."""
-    found = found[found["dim"].isin(["none", *DIMENSIONS])]
+    """The rows on the source corpus, and those on the target corpus."""
     transfer = found["stage"].eq("transfer")
     return found[~transfer], found[transfer]
 

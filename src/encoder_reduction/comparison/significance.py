@@ -33,7 +33,7 @@ class Difference:
         accuracy_interval: 95% paired bootstrap over the examples.
         f1: the same for weighted F1.
         f1_interval: likewise.
-        p: McNemar's exact test, of the lowest seed that both have.
+        p: :func:`exact_p` over the examples.
         seeds: how many seeds both have.
         seed_interval: 95% t interval of the accuracy difference over the seeds, ``None`` for one seed.
     """
@@ -71,7 +71,7 @@ def difference(baseline: Sequence[pd.DataFrame], reduced: Sequence[pd.DataFrame]
         accuracy_interval=bootstrap(everything, lambda rows: gain[rows].mean(axis=-1)),
         f1=float(f1_gain(everything)),
         f1_interval=bootstrap(everything, f1_gain),
-        p=mcnemar_p(theirs[0] == labels, ours[0] == labels),
+        p=exact_p(gain),
         seeds=len(seeds),
         seed_interval=t_interval(seeds) if len(seeds) > 1 else None,
     )
@@ -86,10 +86,13 @@ def gains(baseline: Sequence[pd.DataFrame], reduced: Sequence[pd.DataFrame]) -> 
     return pd.concat([ours - theirs for ours, theirs in zip(*right, strict=True)], axis=1).mean(axis=1, skipna=False)
 
 
-def mcnemar_p(first: np.ndarray, second: np.ndarray) -> float:
-    """Two-sided p of McNemar's exact test, from which examples ``(n,)`` each of two models got right."""
-    table = [[np.sum(first & second), np.sum(first & ~second)], [np.sum(~first & second), np.sum(~first & ~second)]]
-    return float(mcnemar(table, exact=True).pvalue)
+def exact_p(gain: np.ndarray) -> float:
+    """Two-sided p of McNemar's exact test, from what each example ``(n,)`` gained.
+
+    Of gains averaged over several seeds the signs count: McNemar's test is the sign test of one seed.
+    """
+    better, worse = np.sum(gain > 0), np.sum(gain < 0)
+    return float(mcnemar([[0, better], [worse, 0]], exact=True).pvalue)
 
 
 def holm(p_values: Sequence[float]) -> np.ndarray:

@@ -41,7 +41,7 @@ def customers_table(rows: pd.DataFrame, preset: Preset) -> pd.DataFrame:
 
 
 def every_figure(rows: pd.DataFrame, changes: pd.DataFrame) -> pd.DataFrame:
-    """Every figure of the rows on the source corpus, and of their differences to the baseline."""
+    """Every figure of the rows on one corpus, and of their differences to the baseline."""
     names = ["checkpoint", "config"]
     changes = changes.rename(columns={"Model": "checkpoint", "Config": "config"}).drop(columns="Dimension")
     return rows.drop(columns="run_ids").merge(changes, on=names, how="left")
@@ -120,7 +120,6 @@ def notes(rows: pd.DataFrame) -> str:
         "Accuracy and weighted F1 are of the test split; each configuration was selected on the validation split.",
         "Inference time is the forward pass's median time per example on test texts in the plan's batch size.",
         f"Memory is {kinds}.",
-        "Controls from random weights and distilled models are left out.",
         "Training time leaves out evaluation, logging and checkpoints.",
         f"Seeds per row: {count}.",
     ]
@@ -130,8 +129,9 @@ def notes(rows: pd.DataFrame) -> str:
         )
     troubled = rows[rows["machine"].ne("quiet")]
     if len(troubled):
-        causes = "; ".join(f"{row.checkpoint} {row.config}: {row.machine}" for row in troubled.itertuples())
-        lines.append(f"The machine was not quiet while these were measured, so doubt their times: {causes}.")
+        names = ", ".join(f"{row.checkpoint} {row.config}" for row in troubled.itertuples())
+        causes = sorted({cause for joined in troubled["machine"] for cause in joined.split(", ")} - {"quiet"})
+        lines.append(f"The machine was not quiet, so doubt the times of: {names} ({'; '.join(causes)}).")
     return " ".join(lines)
 
 
