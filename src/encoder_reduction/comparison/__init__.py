@@ -91,7 +91,7 @@ def _answer(source: pd.DataFrame, changed: pd.DataFrame, predictions: dict[str, 
     else:
         order = sensitivity.ranking(changed, gains_by_dimension(source, predictions))
         section.say(answer(source, changed, order))
-        section.table("ranking", order)
+        section.table("ranking", tables.ranking_in_brief(order), every=order)
         section.say("The plan expected:\n\n" + expectations(source, changed, predictions))
     section.picture(
         "trade_off",

@@ -23,17 +23,20 @@ def answer(rows: pd.DataFrame, table: pd.DataFrame, order: pd.DataFrame) -> str:
         f" average over {table['Model'].nunique()} models), cutting {cheapest['Dimension']} the least"
         f" ({cheapest[POINTS]:+.1f}).",
         *_certainty(table, order),
-        f"For cost: {'; '.join(_best_saving(order, title) for title in SAVINGS.values())}.",
+        f"For cost: {_best_savings(order)}.",
     ]
     if rows["seeds"].max() < 3:
         lines.append("With fewer than three seeds this is an observation, not a finding.")
     return " ".join(lines)
 
 
-def _best_saving(order: pd.DataFrame, title: str) -> str:
-    best = order.loc[order[title].idxmin()]
-    what = {"FLOPs": "the number of FLOPs", "parameters": "the number of parameters"}.get(plain(title), plain(title))
-    return f"{what} falls most with {best['Dimension']} ({best[title]:+.0f}%)"
+def _best_savings(order: pd.DataFrame) -> str:
+    """What each dimension saves more of than the others."""
+    saved: dict[str, list[str]] = {}
+    for title in SAVINGS.values():
+        best = order.loc[order[title].idxmin()]
+        saved.setdefault(best["Dimension"], []).append(f"{plain(title)} ({best[title]:+.0f}%)")
+    return "; ".join(f"cutting {dim} saves the most {', '.join(what)}" for dim, what in saved.items())
 
 
 def _certainty(table: pd.DataFrame, order: pd.DataFrame) -> list[str]:

@@ -131,7 +131,7 @@ def retained(kept: pd.DataFrame, rows: pd.DataFrame, corpora: tuple[str, str]) -
     ends = kept.filter(like="source").stack().min(), kept.filter(like="target").stack().min()
     low = min(*ends, 0) - 1
     axes.plot([low, 1], [low, 1], color=_GREY, linewidth=0.8)
-    axes.annotate("same gap on both", (low, low), (6, 2), textcoords="offset points", color=_GREY, **_SMALL)
+    axes.annotate("same gap on both", (low, low), (16, 0), textcoords="offset points", color=_GREY, **_SMALL)
     for row in kept.to_dict("records"):
         colour = _MODEL_COLOURS.get(model_of[row["Model"]], _GREY)
         x, y = row[f"{POINTS} source"], row[f"{POINTS} target"]

@@ -13,7 +13,8 @@ _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #1a1a1a }
 h1 { line-height: 1.2 } h2 { margin-top: 2.5rem }
 .table { overflow-x: auto } table { border-collapse: collapse; font-size: 0.9rem; white-space: nowrap }
-th, td { padding: 0.25rem 0.75rem; border-bottom: 1px solid #ddd } thead th { border-bottom: 2px solid #1a1a1a }
+th, td { padding: 0.25rem 0.6rem; border-bottom: 1px solid #ddd }
+thead th { border-bottom: 2px solid #1a1a1a; white-space: normal; vertical-align: bottom }
 figure { margin: 1.5rem 0 } figure svg { width: 100%; height: auto; max-width: 48rem } figcaption { color: #555 }
 code { overflow-wrap: anywhere }
 """

@@ -1,5 +1,7 @@
 """The customer's tables, and how tables are written."""
 
+import re
+
 import pandas as pd
 
 from ..presets import Preset
@@ -59,6 +61,15 @@ def in_brief(changes: pd.DataFrame) -> pd.DataFrame:
     rest = ["Speed-up by FLOPs", "Timed", *percents]
     shown[rest] = changes[rest]
     return shown.dropna(axis="columns", how="all")
+
+
+def ranking_in_brief(order: pd.DataFrame) -> pd.DataFrame:
+    """The ranking for a page: the interval beside its figure."""
+    if "95% low" not in order:
+        return order
+    shown = order.drop(columns=["95% low", "95% high"])
+    shown.insert(2, "95% interval", _interval(order["95% low"], order["95% high"], "{:+.1f}"))
+    return shown
 
 
 def retention_in_brief(kept: pd.DataFrame, corpora: tuple[str, str]) -> pd.DataFrame:
@@ -130,9 +141,18 @@ def notes(rows: pd.DataFrame) -> str:
     troubled = rows[rows["machine"].ne("quiet")]
     if len(troubled):
         names = ", ".join(f"{row.checkpoint} {row.config}" for row in troubled.itertuples())
-        causes = sorted({cause for joined in troubled["machine"] for cause in joined.split(", ")} - {"quiet"})
-        lines.append(f"The machine was not quiet, so doubt the times of: {names} ({'; '.join(causes)}).")
+        names = "all rows" if len(troubled) == len(rows) else names
+        lines.append(f"The machine was not quiet, so doubt the times of: {names} ({_worst(troubled['machine'])}).")
     return " ".join(lines)
+
+
+def _worst(machines: pd.Series) -> str:
+    """What troubled the machine, each kind of trouble once, with its largest figure."""
+    causes = {cause for joined in machines for cause in joined.split(", ")} - {"quiet"}
+    worst: dict[str, str] = {}
+    for cause in sorted(causes, key=lambda cause: [int(number) for number in re.findall(r"\d+", cause)]):
+        worst[re.sub(r"\d+", "", cause)] = cause
+    return "; ".join(worst.values())
 
 
 def _regrouped(rows: pd.DataFrame) -> bool:
