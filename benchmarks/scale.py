@@ -84,10 +84,11 @@ def fill(store: SqlAlchemyStore, folder: Path, runs: int) -> None:
 @click.command(help=__doc__)
 @click.option("--store", required=True, help="Where: an empty database.")
 @click.option("--folder", type=click.Path(path_type=Path), default="/tmp/scale-artifacts", show_default=True)
-@click.option("--runs", default=10_000, show_default=True)
+@click.option("--runs", default=10_000, show_default=True, help="0: compare what an earlier call wrote.")
 def main(store: str, folder: Path, runs: int) -> None:
     started = time.monotonic()
-    fill(SqlAlchemyStore(store, str(folder)), folder, runs)
+    if runs:
+        fill(SqlAlchemyStore(store, str(folder)), folder, runs)
     click.echo(f"{runs} runs written in {time.monotonic() - started:.0f} s")
     words = [sys.executable, str(ROOT / "entry_points" / "compare.py"), "--preset=packaged"]
     mlflow.set_tracking_uri(store)
