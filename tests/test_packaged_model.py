@@ -46,7 +46,7 @@ def test_the_seed_decides_the_new_head():
     ("source", "words"),
     [
         ("packaged:albert", ["'albert'", "bert, roberta, distilbert"]),
-        ("/no/such/folder", ["/no/such/folder", "local folder"]),
+        ("/no/such/folder", ["/no/such/folder", "neither a folder here nor a hub id"]),
     ],
 )
 def test_a_missing_checkpoint_is_one_sentence(source, words):
