@@ -81,8 +81,8 @@ def measure(
 ) -> Latency:
     """Time a set of calls on a device.
 
-    Warm-up sweeps run until one more moves their median by less than 2%. Sweeps are then counted until
-    the 95% bootstrap interval of the median is narrow enough, or the time budget is spent.
+    Warm-up sweeps run until one more moves their median by less than 2%, or the time budget is spent. Sweeps
+    are then counted until the 95% bootstrap interval of the median is narrow enough, or the budget is spent again.
 
     Args:
         calls: what to time; each is timed on its own, with CUDA events on a GPU.
@@ -90,10 +90,10 @@ def measure(
         device: where the calls do their work.
         relative_width: wanted width of the median's interval over the median.
         min_repetitions: sweeps at the least, whatever the budget.
-        time_budget: seconds for the counted sweeps.
+        time_budget: seconds for warming up, and again for the counted sweeps.
     """
     timed = _timer(device)
-    _warm_up(lambda: _sweep(calls, timed))
+    _warm_up(lambda: _sweep(calls, timed), time_budget)
 
     def narrow(sweeps: list[list[float]]) -> bool:
         return _latency(np.asarray(sweeps), examples).relative_width <= relative_width
@@ -120,7 +120,7 @@ def measure_interleaved(
         device: where the calls do their work.
         relative_width: wanted width of each ratio's interval over the ratio.
         min_repetitions: rounds at the least, whatever the budget.
-        time_budget: seconds for the counted rounds.
+        time_budget: seconds for warming up, and again for the counted rounds.
 
     Returns:
         One ratio a contender, the first's own (1 exactly) included.
@@ -139,7 +139,7 @@ def measure_interleaved(
     def narrow(rounds: list[list[float]]) -> bool:
         return all((r.interval[1] - r.interval[0]) <= relative_width * r.median for r in _ratios(np.asarray(rounds)))
 
-    _warm_up(one_round)
+    _warm_up(one_round, time_budget)
     return _ratios(np.asarray(_repeat(one_round, narrow, min_repetitions, time_budget)))
 
 
@@ -151,9 +151,10 @@ def _sweep(calls: Sequence[Call], timed: Callable[[Call], float]) -> list[float]
     return [timed(call) for call in calls]
 
 
-def _warm_up(sweep: Callable[[], list[float]]) -> None:
+def _warm_up(sweep: Callable[[], list[float]], time_budget: float) -> None:
     totals: list[float] = []
-    while len(totals) < _MAX_WARMUP:
+    started = time.perf_counter()
+    while len(totals) < _MIN_WARMUP or (len(totals) < _MAX_WARMUP and time.perf_counter() - started < time_budget):
         before = np.median(totals) if totals else 0.0
         totals.append(sum(sweep()))
         if len(totals) >= _MIN_WARMUP and abs(np.median(totals) - before) <= _SETTLED * before:
