@@ -9,6 +9,7 @@ an hour on 2 cores:
 
 import json
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +23,7 @@ import torch  # noqa: E402
 from transformers import PreTrainedModel  # noqa: E402
 
 from encoder_reduction import checkpoints, corpora, presets, runs  # noqa: E402
+from encoder_reduction.pieces import Pieces  # noqa: E402
 from encoder_reduction.tokenisation import tokenise  # noqa: E402
 from encoder_reduction.training import FineTuner  # noqa: E402
 
@@ -89,7 +91,8 @@ def measure(row: str, seed: int) -> dict[str, object]:
     reduced = torch_pruning(model) if "Torch-Pruning" in row else make()
     reduction_seconds = time.perf_counter() - started
     tuner = FineTuner(reduced, tokenizer, plan.fine_tuning, seed, on_log=lambda values, step: None, progress=False)
-    training = tuner.train(tokenised["train"], tokenised["validation"])
+    with tempfile.TemporaryDirectory() as folder:
+        training = tuner.train(tokenised["train"], tokenised["validation"], Pieces(Path(folder)))
     return {
         "row": row,
         "seed": seed,

@@ -29,6 +29,7 @@ def main(
 
     from encoder_reduction import comparison, tracking
 
+    tracking.settle()
     with tracking.open_run() as run:
         run.describe(f"compare/{chosen.name}", {"stage": "compare", "preset": chosen.name}, {"rule": rule})
         choice = comparison.Choice(rule, numbers, device, named, experiment)

@@ -8,16 +8,39 @@ from encoder_reduction import command_line as cli
 
 @click.command(cls=cli.EntryPoint, help=__doc__)
 @cli.preset_option
-@click.option("--seeds", help="Seeds, such as 42,43,44.  [default: the preset's]")
+@cli.seeds_option
 @cli.rerun_option
+@click.option(
+    "--launcher",
+    type=click.Choice(("local", "slurm")),
+    default="local",
+    show_default=True,
+    help="slurm: submit what is missing as job arrays, with the settings of slurm/cluster.env.",
+)
+@click.option("--jobs", type=int, default=1, show_default=True, help="local: runs side by side, a GPU each.")
+@click.option("--throttle", type=int, help="slurm: tasks of an array at once.  [default: as cluster.env says]")
+@click.option(
+    "--dry_run", type=bool, default=False, show_default=True, help="slurm: only print what would be submitted."
+)
 @cli.run_options
-def main(preset: str, seeds: str | None, rerun: bool, **settings: object) -> None:
-    chosen = cli.load_preset(preset)
-    numbers = cli.integers("seeds", seeds) if seeds else chosen.seeds
+def main(
+    preset: str,
+    seeds: str | None,
+    rerun: bool,
+    launcher: str,
+    jobs: int,
+    throttle: int | None,
+    dry_run: bool,
+    **settings: object,
+) -> None:
+    chosen = cli.load_study(preset, seeds, settings)
 
-    from encoder_reduction import study
+    from encoder_reduction import cluster, study
 
-    click.echo(study.run_study(chosen, settings, numbers, rerun, cli.say))
+    if launcher == "local":
+        click.echo(study.run_study(chosen, rerun, jobs, cli.say))
+    else:
+        click.echo(cluster.submit_study(chosen, preset, throttle, dry_run))
 
 
 if __name__ == "__main__":

@@ -15,6 +15,8 @@ from encoder_reduction import calibration, checkpoints, corpora, presets
 from encoder_reduction.reductions.importance import Batch
 from encoder_reduction.tokenisation import tokenise
 
+pytest_plugins = ["studies", "machines"]
+
 ROOT = Path(__file__).resolve().parents[1]
 FAMILIES = ("bert", "roberta", "distilbert")
 

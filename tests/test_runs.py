@@ -1,16 +1,20 @@
 import pytest
+import torch
 
 from encoder_reduction import runs
+from encoder_reduction.profiling import energy, memory
 from encoder_reduction.training import NonFiniteLossError
 
 
 class Diverging:
     """A fine-tuner whose loss becomes nan, after a good epoch or before any."""
 
+    model, tokenizer = "model", "tokenizer"
+
     def __init__(self, recovered):
         self.recovered = recovered
 
-    def train(self, train, validation):
+    def train(self, train, validation, pieces):
         error = NonFiniteLossError("The training loss became nan.")
         error.recovered = self.recovered
         raise error
@@ -19,8 +23,9 @@ class Diverging:
 class Recorder:
     """Notes what a run is told to keep."""
 
-    def __init__(self):
+    def __init__(self, folder):
         self.kept, self.tags = [], {}
+        self.folder = type("Folder", (), {"checkpoints": folder})
 
     def model(self, model, tokenizer):
         self.kept.append((model, tokenizer))
@@ -30,9 +35,19 @@ class Recorder:
 
 
 @pytest.mark.parametrize("recovered", [True, False])
-def test_a_diverged_run_keeps_its_last_good_model_if_it_has_one(recovered):
-    run, splits = Recorder(), {"train": None, "validation": None}
+def test_a_diverged_run_keeps_its_last_good_model_if_it_has_one(recovered, tmp_path):
+    run, splits = Recorder(tmp_path), {"train": None, "validation": None}
     with pytest.raises(NonFiniteLossError):
-        runs.train(Diverging(recovered), splits, run, "model", "tokenizer")
+        runs.train(Diverging(recovered), splits, run, torch.device("cpu"))
     assert run.kept == ([("model", "tokenizer")] if recovered else [])
     assert ("kept_model" in run.tags) == recovered
+
+
+def test_memory_and_energy_add_up_over_the_pieces_of_a_run():
+    first = memory.PeakMemory("gpu", start=1.0, peak=5.0, reserved=6.0, device=7.0, device_source="NVML")
+    second = memory.PeakMemory("gpu", start=1.5, peak=3.0, reserved=8.0, device=None, device_source="GPUtil")
+    whole = memory.of_pieces([memory.PeakMemory(**first.readings()), second])
+    assert (whole.peak, whole.above_start, whole.reserved, whole.device) == (5.0, 4.0, 8.0, 7.0)
+    parts = [energy.EnergyUsed("RAPL", 10.0), energy.EnergyUsed("RAPL", 2.5)]
+    assert energy.of_pieces(parts).joules == 12.5
+    assert energy.of_pieces([energy.EnergyUsed(None), parts[0]]).joules is None

@@ -1,4 +1,6 @@
 import copy
+import os
+import signal
 
 import numpy as np
 import pytest
@@ -6,7 +8,8 @@ import torch
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from encoder_reduction import corpora, presets
-from encoder_reduction.errors import UserError, explain
+from encoder_reduction.errors import STOP, UserError, explain, leave_in_order_when_stopped
+from encoder_reduction.pieces import VARIABLE, Pieces, Record
 from encoder_reduction.tokenisation import tokenise
 from encoder_reduction.training import FineTuner, NonFiniteLossError, _ShuffledBatches, _Trainer, resolve_precision
 
@@ -17,28 +20,33 @@ def tokenised(packaged, movies):
     return {split: tokenise(corpora.draw(movies[split], 48, seed=0), tokenizer, 64) for split in corpora.SPLITS}
 
 
-def fine_tune(packaged, tokenised, seed, **changed):
+@pytest.fixture
+def pieces(tmp_path):
+    return Pieces(tmp_path / "checkpoints")
+
+
+def fine_tune(packaged, tokenised, seed, pieces, **changed):
     model, tokenizer = packaged["bert"]
     settings = presets.load("packaged")[0].fine_tuning.model_copy(update={"epochs": 2.0, **changed})
     points = []
     tuner = FineTuner(
         copy.deepcopy(model), tokenizer, settings, seed, lambda values, step: points.append((step, values)), False
     )
-    training = tuner.train(tokenised["train"], tokenised["validation"])
+    training = tuner.train(tokenised["train"], tokenised["validation"], pieces)
     ids = [str(index) for index in range(len(tokenised["test"]))]
     return training, tuner.evaluate(tokenised["test"], ids), points
 
 
-def test_the_same_seed_gives_the_same_model_bit_for_bit(packaged, tokenised):
-    first, again = (fine_tune(packaged, tokenised, seed=5) for _ in range(2))
+def test_the_same_seed_gives_the_same_model_bit_for_bit(packaged, tokenised, tmp_path):
+    first, again = (fine_tune(packaged, tokenised, 5, Pieces(tmp_path / name)) for name in ("first", "again"))
     assert first[1].predictions.equals(again[1].predictions)
     assert first[2] == again[2]
-    other = fine_tune(packaged, tokenised, seed=6)
+    other = fine_tune(packaged, tokenised, 6, Pieces(tmp_path / "other"))
     assert not first[1].predictions.equals(other[1].predictions)
 
 
-def test_the_kept_weights_are_those_of_the_best_validation_epoch(packaged, tokenised):
-    training, _, points = fine_tune(packaged, tokenised, seed=5)
+def test_the_kept_weights_are_those_of_the_best_validation_epoch(packaged, tokenised, pieces):
+    training, _, points = fine_tune(packaged, tokenised, 5, pieces)
     accuracies = [values["epoch_validation_accuracy"] for _, values in points if "epoch_validation_accuracy" in values]
     assert len(accuracies) == 2
     assert training.validation_accuracy == max(accuracies)
@@ -47,10 +55,84 @@ def test_the_kept_weights_are_those_of_the_best_validation_epoch(packaged, token
     assert [set(values) for values in losses] == [{"train_loss", "learning_rate"}] * 6
 
 
+class Killed(BaseException):
+    """The end of a process that nobody announced."""
+
+
+@pytest.fixture(scope="module")
+def short(tokenised):
+    """Two steps an epoch of eight texts each."""
+    return tokenised | {"train": tokenised["train"].select(range(16))}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(packaged, short, tmp_path_factory):
+    return fine_tune(packaged, short, 5, Pieces(tmp_path_factory.mktemp("undisturbed")), batch_size=8)
+
+
+@pytest.fixture
+def stoppable():
+    """SIGTERM as the entry points take it."""
+    before = signal.getsignal(signal.SIGTERM)
+    leave_in_order_when_stopped()
+    yield lambda: os.kill(os.getpid(), signal.SIGTERM)
+    signal.signal(signal.SIGTERM, before)
+    STOP.requested = False
+
+
+def in_pieces(packaged, tokenised, folder, at_step, interrupt):
+    """The run of `undisturbed`, interrupted after a step's point was logged, then taken up by another process."""
+    model, tokenizer = packaged["bert"]
+    settings = presets.load("packaged")[0].fine_tuning.model_copy(update={"epochs": 2.0, "batch_size": 8})
+    points = {}
+
+    def log(values, step):
+        points.setdefault((step, *values), values)
+        if step == at_step and "train_loss" in values:
+            interrupt()
+
+    tuner = FineTuner(copy.deepcopy(model), tokenizer, settings, 5, log, False)
+    with pytest.raises((SystemExit, Killed)):
+        tuner.train(tokenised["train"], tokenised["validation"], Pieces(folder, lambda: "first piece"))
+    STOP.requested = False
+    training, evaluation, rest = fine_tune(packaged, tokenised, 5, Pieces(folder), batch_size=8)
+    for step, values in rest:
+        points.setdefault((step, *values), values)
+    return training, evaluation, [(key[0], values) for key, values in points.items()]
+
+
+@pytest.mark.parametrize("at_step", range(1, 5))
+def test_a_stopped_run_goes_on_exactly(packaged, short, undisturbed, stoppable, tmp_path, at_step):
+    """Within the first epoch, at its end, within the second, and after the last step: loss curves agree bit for bit."""
+    training, evaluation, points = in_pieces(packaged, short, tmp_path, at_step, stoppable)
+    assert points == undisturbed[2]
+    assert evaluation.predictions.equals(undisturbed[1].predictions)
+    assert training.shapes == undisturbed[0].shapes
+    assert training.state == undisturbed[0].state
+    assert training.best_epoch == undisturbed[0].best_epoch
+    assert training.earlier_pieces == ["first piece"]
+
+
+def test_a_killed_run_goes_on_from_its_last_whole_checkpoint(packaged, short, undisturbed, tmp_path, monkeypatch):
+    """A checkpoint a step; the last one was being written when the process was killed."""
+    monkeypatch.setenv(VARIABLE, "0")
+
+    def kill():
+        for part in sorted(tmp_path.glob("checkpoint-*/encoder_reduction.pt"))[-1:]:
+            part.unlink()
+        raise Killed
+
+    training, evaluation, points = in_pieces(packaged, short, tmp_path, 3, kill)
+    assert points == undisturbed[2]
+    assert evaluation.predictions.equals(undisturbed[1].predictions)
+    assert training.shapes == undisturbed[0].shapes
+    assert sorted(path.name for path in tmp_path.glob("checkpoint-*"))[-1] == "checkpoint-4"
+
+
 def test_every_example_is_seen_once_in_batches_of_similar_length():
     lengths = np.random.default_rng(0).integers(5, 60, 210).tolist()
     grouped = LengthGroupedSampler(16, lengths=lengths, generator=torch.Generator().manual_seed(1))
-    order = list(_ShuffledBatches(grouped))
+    order = list(_ShuffledBatches(grouped, Record()))
     assert sorted(order) == list(range(210))
     batches = [[lengths[index] for index in order[start : start + 16]] for start in range(0, 208, 16)]
     spread = np.mean([max(batch) - min(batch) for batch in batches])
@@ -73,7 +155,7 @@ def test_predictions_keep_the_order_of_the_split(packaged, tokenised):
     assert result["score"][7] == pytest.approx(expected, abs=1e-5)
 
 
-def test_a_loss_that_is_not_finite_stops_the_run(packaged, tokenised):
+def test_a_loss_that_is_not_finite_stops_the_run(packaged, tokenised, pieces):
     model, tokenizer = packaged["bert"]
     broken = copy.deepcopy(model)
     with torch.no_grad():
@@ -81,7 +163,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(packaged, tokenised):
     settings = presets.load("packaged")[0].fine_tuning
     tuner = FineTuner(broken, tokenizer, settings, 1, lambda values, step: None, False)
     with pytest.raises(UserError, match=r"training loss became nan at step 1; lower learning_rate"):
-        tuner.train(tokenised["train"], tokenised["validation"])
+        tuner.train(tokenised["train"], tokenised["validation"], pieces)
 
 
 def without_dropout(model):
@@ -93,13 +175,13 @@ def without_dropout(model):
     return copied
 
 
-def test_out_of_memory_computes_the_same_batches_in_more_passes(packaged, tokenised, monkeypatch, caplog):
+def test_out_of_memory_computes_the_same_batches_in_more_passes(packaged, tokenised, monkeypatch, caplog, tmp_path):
     model, tokenizer = packaged["bert"]
     settings = presets.load("packaged")[0].fine_tuning
     tuners = [
         FineTuner(without_dropout(model), tokenizer, settings, 1, lambda values, step: None, False) for _ in range(2)
     ]
-    undisturbed = tuners[0].train(tokenised["train"], tokenised["validation"])
+    undisturbed = tuners[0].train(tokenised["train"], tokenised["validation"], Pieces(tmp_path / "undisturbed"))
     step = _Trainer.training_step
 
     def with_room_for_five(self, model, inputs, *arguments, **more):
@@ -108,7 +190,7 @@ def test_out_of_memory_computes_the_same_batches_in_more_passes(packaged, tokeni
         return step(self, model, inputs, *arguments, **more)
 
     monkeypatch.setattr(_Trainer, "training_step", with_room_for_five)
-    training = tuners[1].train(tokenised["train"], tokenised["validation"])
+    training = tuners[1].train(tokenised["train"], tokenised["validation"], Pieces(tmp_path / "in_passes"))
     assert (undisturbed.micro_batch_size, training.micro_batch_size) == (16, 4)
     assert (training.steps, training.examples) == (undisturbed.steps, undisturbed.examples)
     logits = [tuner.logits(tokenised["test"]) for tuner in tuners]
@@ -116,7 +198,7 @@ def test_out_of_memory_computes_the_same_batches_in_more_passes(packaged, tokeni
     assert "with 4 examples at once instead of 16, 4 passes a step" in caplog.text
 
 
-def test_one_example_that_does_not_fit_is_one_sentence(packaged, tokenised, monkeypatch):
+def test_one_example_that_does_not_fit_is_one_sentence(packaged, tokenised, monkeypatch, pieces):
     model, tokenizer = packaged["bert"]
     settings = presets.load("packaged")[0].fine_tuning
     tuner = FineTuner(copy.deepcopy(model), tokenizer, settings, 1, lambda values, step: None, False)
@@ -126,11 +208,11 @@ def test_one_example_that_does_not_fit_is_one_sentence(packaged, tokenised, monk
 
     monkeypatch.setattr(_Trainer, "training_step", no_room)
     with pytest.raises(torch.OutOfMemoryError) as error:
-        tuner.train(tokenised["train"], tokenised["validation"])
+        tuner.train(tokenised["train"], tokenised["validation"], pieces)
     assert explain(error.value).startswith("The GPU ran out of memory")
 
 
-def test_a_run_that_diverges_keeps_the_best_epoch_before(packaged, tokenised, monkeypatch):
+def test_a_run_that_diverges_keeps_the_best_epoch_before(packaged, tokenised, monkeypatch, pieces):
     model, tokenizer = packaged["bert"]
     settings = presets.load("packaged")[0].fine_tuning.model_copy(update={"epochs": 2.0})
     tuner = FineTuner(copy.deepcopy(model), tokenizer, settings, 1, lambda values, step: None, False)
@@ -142,7 +224,7 @@ def test_a_run_that_diverges_keeps_the_best_epoch_before(packaged, tokenised, mo
 
     monkeypatch.setattr(_Trainer, "compute_loss", diverging)
     with pytest.raises(NonFiniteLossError) as error:
-        tuner.train(tokenised["train"], tokenised["validation"])
+        tuner.train(tokenised["train"], tokenised["validation"], pieces)
     assert error.value.recovered
     assert np.isfinite(tuner.logits(tokenised["test"])).all()
 

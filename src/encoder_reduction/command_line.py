@@ -2,14 +2,18 @@
 
 import re
 from collections.abc import Callable
-from typing import Any, Literal, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 import click
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from . import slurm
 from .errors import UserError, explain, leave_in_order_when_stopped
 from .presets import MODELS, Distillation, FineTuning, Inputs, Preset, Profiling, Reduction, load
+
+if TYPE_CHECKING:
+    from .study import Study
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -21,6 +25,7 @@ preset_option = click.option(
     help="paper, packaged, the path of a YAML file, or auto: paper with a CUDA GPU, else packaged.",
 )
 seed_option = click.option("--seed", type=int, help="Seed of everything random.  [default: the preset's first]")
+seeds_option = click.option("--seeds", help="Seeds, such as 42,43,44.  [default: the preset's]")
 rerun_option = click.option(
     "--rerun", type=bool, default=False, show_default=True, help="Repeat runs that are finished already."
 )
@@ -42,13 +47,21 @@ class EntryPoint(click.Command):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; what the user can mend becomes one sentence and exit status 1."""
         leave_in_order_when_stopped()
+        how = "failed"
         try:
-            return super().invoke(ctx)
+            result = super().invoke(ctx)
+            how = "finished"
+            return result
+        except SystemExit:
+            how = "stopped"
+            raise
         except Exception as error:
             sentence = explain(error)
             if sentence is None:
                 raise
             raise click.ClickException(sentence) from error
+        finally:
+            slurm.note_end(how)
 
 
 def setting_options(*sections: type[BaseModel]) -> Decorator:
@@ -74,6 +87,18 @@ def load_preset(name: str) -> Preset:
     preset, chosen = load(name)
     say(chosen)
     return preset
+
+
+def load_study(preset: str, seeds: str | None, overrides: dict[str, Any]) -> "Study":
+    """The study of a preset, some seeds, and values given instead of the preset's."""
+    chosen = load_preset(preset)
+    numbers = integers("seeds", seeds) if seeds else chosen.seeds
+    given = {key: value for key, value in overrides.items() if value is not None}
+    chosen.plan("baseline", next(iter(chosen.models)), overrides=given)  # Says at once what is wrong with them.
+
+    from .study import Study  # Here, so that a mistake need not wait for the libraries.
+
+    return Study(chosen, given, numbers)
 
 
 def integers(name: str, text: str) -> tuple[int, ...]:

@@ -3,8 +3,13 @@
 import errno
 import signal
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
-_NO_SPACE = ("No space left on device", "disk is full", "Disk quota exceeded")
+# The last two are torch's words for it.
+_NO_SPACE = (
+    "No space left on device", "disk is full", "Disk quota exceeded", "PytorchStreamWriter failed", "unexpected pos",
+)  # fmt: skip
 
 
 class UserError(Exception):
@@ -29,9 +34,44 @@ def explain(error: BaseException) -> str | None:
     return None
 
 
-def leave_in_order_when_stopped() -> None:
-    """Let SIGTERM, by which ``mlflow run`` and Slurm stop a job, end this process as ``sys.exit`` does.
+class Stop:
+    """SIGTERM, by which ``mlflow run`` and Slurm stop a job: asked for, or not."""
 
-    The open MLflow run is then marked KILLED.
-    """
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    def __init__(self) -> None:
+        self.requested = False
+        self._deferred = False
+
+    def leave(self) -> None:
+        """End this process as ``sys.exit`` does; the open MLflow run is then marked KILLED."""
+        sys.exit(128 + signal.SIGTERM)
+
+    @contextmanager
+    def deferred(self) -> Iterator[Callable[[], bool]]:
+        """Within the block SIGTERM is noted only, and the block leaves at the next good moment.
+
+        Yields:
+            Whether it has been asked for.
+        """
+        self._deferred = True
+        try:
+            yield lambda: self.requested
+        finally:
+            self._deferred = False
+        if self.requested:
+            self.leave()
+
+    def handle(self, *_: object) -> None:
+        """The signal handler; Slurm may ask more than once, and leaving must not be disturbed."""
+        if self.requested:
+            return
+        self.requested = True
+        if not self._deferred:
+            self.leave()
+
+
+STOP = Stop()
+
+
+def leave_in_order_when_stopped() -> None:
+    """Let SIGTERM end this process in order: at once, or where training is under way, with a checkpoint."""
+    signal.signal(signal.SIGTERM, STOP.handle)

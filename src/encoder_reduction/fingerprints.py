@@ -11,7 +11,11 @@ from .profiling.machine import device_name
 
 _PACKAGE = Path(__file__).parent
 # These read finished runs or arrange them; no figure of a run depends on them.
-_NOT_IN_RUNS = ("comparison", "study.py", "command_line.py", "tracking.py", "served_model.py")
+_NOT_IN_RUNS = (
+    "comparison",
+    "study.py", "launcher.py", "cluster.py", "slurm.py", "progress.py", "command_line.py", "prefetch.py",
+    "tracking.py", "outbox.py", "run_folder.py", "served_model.py",
+)  # fmt: skip
 _LIBRARIES = ("torch", "transformers", "accelerate", "datasets", "scikit-learn")
 
 

@@ -1,12 +1,13 @@
 """Everything that a study needs from elsewhere, fetched and tried before it starts."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import pandas as pd
 
-from . import cache, checkpoints, corpora, hub
-from .presets import Checkpoint, Corpus
+from . import cache, checkpoints, corpora, hub, runs
+from .presets import Checkpoint, Corpus, RunPlan
+from .tokenisation import tokenise
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,8 @@ class Fetched:
 def fetch_all(sources: list[Checkpoint | Corpus]) -> Iterator[Fetched]:
     """Fetch and load one after the other; what is on this machine already is compared with the hub.
 
+    With ``HF_HUB_OFFLINE`` set it is only loaded.
+
     Raises:
         UserError: one cannot be fetched or loaded.
     """
@@ -58,9 +61,28 @@ def _fetched(kind: hub.Kind, source: Checkpoint | Corpus) -> tuple[float | None,
     if source.source.startswith("packaged:"):
         return None, str(cache.directory()) if kind == "dataset" else "the installed package"
     found = hub.snapshot(kind, source.source, source.revision)
-    if found.revision != hub.LOCAL:
+    if found.revision != hub.LOCAL and not hub.is_offline_mode():
         found = hub.fetch(kind, source.source, source.revision)
     return found.megabytes, str(found.folder)
+
+
+def tokenise_all(plans: Iterable[RunPlan]) -> Iterator[str]:
+    """Tokenise what these plans train, select and report on; yields a line for each tokenizer and corpus.
+
+    Raises:
+        UserError: a checkpoint or corpus is not here and cannot be fetched.
+    """
+    done = set()
+    for plan in plans:
+        settings = plan.fine_tuning
+        what = (plan.model, plan.corpus.name, plan.seed if settings.max_train_examples else None)
+        if what in done:
+            continue
+        done.add(what)
+        _, tokenizer = checkpoints.load(plan.checkpoint, plan.seed)
+        data = runs.draw_splits(plan)
+        tokens = sum(sum(tokenise(data[split], tokenizer, settings.max_length)["length"]) for split in data)
+        yield f"{plan.checkpoint.name} on {plan.corpus.name}: {sum(map(len, data.values())):,} texts, {tokens:,} tokens"
 
 
 def as_table(fetched: list[Fetched]) -> str:

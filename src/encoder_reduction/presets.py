@@ -197,6 +197,11 @@ class RunPlan(_Section):
         """The reduced dimensions, joined by ``+``; ``none`` for a baseline."""
         return "+".join(self.reductions) or "none"
 
+    @property
+    def label(self) -> str:
+        """What lines of progress call the run."""
+        return f"{self.stage:<8} {self.model:<10} {self.dim:<6} seed {self.seed}"
+
 
 class Preset(_Section):
     """A whole study."""

@@ -1,6 +1,8 @@
 """One run, top to bottom: load, reduce, fine-tune, evaluate, profile, log."""
 
+import os
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from datasets import Dataset, DatasetDict
@@ -11,13 +13,18 @@ from . import calibration, checkpoints, corpora, distillation, figures, fingerpr
 from .architectures import sizes_of
 from .errors import UserError
 from .inference import Profiler, latency_table
+from .pieces import Pieces
 from .presets import FineTuning, RunPlan
 from .profiling.energy import EnergyUsed, energy_used
+from .profiling.energy import of_pieces as energy_of_pieces
 from .profiling.machine import Watch, device_name, watched
 from .profiling.memory import PeakMemory, peak_memory
+from .profiling.memory import of_pieces as memory_of_pieces
 from .reductions import needs_calibration, reduce_model
 from .tokenisation import tokenise
-from .training import FineTuner, NonFiniteLossError, Training, resolve_precision
+from .training import CURVES, FineTuner, NonFiniteLossError, Training, resolve_precision
+
+SKIP_FINISHED = "ENCODER_REDUCTION_SKIP_FINISHED"
 
 
 @dataclass(frozen=True)
@@ -40,22 +47,29 @@ def execute(
     *,
     parent: str | None = None,
     experiment_id: str | None = None,
+    run_id: str | None = None,
     progress: bool = True,
 ) -> Outcome:
     """Carry out a plan inside an MLflow run.
+
+    A run that was interrupted goes on from its last checkpoint.
 
     Args:
         plan: what to do.
         source_run: the finished run that the plan builds on; :func:`find_source` by default.
         parent: the study's run, if this run is part of one.
         experiment_id: where a new run goes.
+        run_id: an interrupted run of this plan, to go on with.
         progress: show progress bars.
 
     Raises:
         UserError: anything that the user can mend; the run is then marked FAILED.
     """
-    with tracking.open_run(parent, experiment_id) as run:
+    with tracking.open_run(parent, experiment_id, run_id) as run:
         source_run = source_run or find_source(run.experiment_id, plan)
+        if finished := finished_instead(run, plan, source_run):
+            return finished
+        begin(run, plan, source_run)
         stopwatch = figures.Stopwatch()
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         settings = plan.fine_tuning
@@ -69,8 +83,9 @@ def execute(
         model = reduce(plan, model, tokenizer, tokenised["train"])
 
         name = run_name(plan, model)
-        tags = describe(plan, model, data, device, source_run)
-        run.describe(name, tags, flat_params(plan, model) | {"resolved_precision": precision})
+        run.describe(
+            name, describe(plan, model, data, device), flat_params(plan, model) | {"resolved_precision": precision}
+        )
 
         stopwatch.lap("preparation")
         if plan.distillation:
@@ -79,8 +94,7 @@ def execute(
         tuner = FineTuner(model, tokenizer, settings, plan.seed, run.point, progress, plan.distillation)
         profiler = Profiler(model, tokenizer, settings, plan.profiling)
         with watched(device) as machine:
-            with peak_memory(device) as training_memory, energy_used(device) as training_energy:
-                training = train(tuner, tokenised, run, model, tokenizer)
+            training, training_memory, training_energy = train(tuner, tokenised, run, device)
             stopwatch.lap("fine_tuning")
             test = tuner.evaluate(tokenised["test"], data["test"]["id"])
             stopwatch.lap("evaluation")
@@ -101,7 +115,6 @@ def execute(
         }
         run.metrics(metrics)
         run.tag(machine_tags(machine, training_memory, training_energy))
-        run.tag({"micro_batch_size": training.micro_batch_size})
         run.json(machine.as_dict(), "machine.json")
         run.table(latency_table(inference.latencies), "latency.csv")
         run.table(test.predictions, tracking.PREDICTIONS_FILE)
@@ -142,16 +155,34 @@ def reduce(plan: RunPlan, model: PreTrainedModel, tokenizer: Tokenizer, train: D
 
 
 def train(
-    tuner: FineTuner, tokenised: dict[str, Dataset], run: tracking.Run, model: PreTrainedModel, tokenizer: Tokenizer
-) -> Training:
-    """Fine-tune; of a run that diverges, the last good model is kept."""
-    try:
-        return tuner.train(tokenised["train"], tokenised["validation"])
-    except NonFiniteLossError as error:
-        if error.recovered:
-            run.model(model, tokenizer)
-            run.tag({"kept_model": "of the best epoch before training diverged"})
-        raise
+    tuner: FineTuner, tokenised: dict[str, Dataset], run: tracking.Run, device: torch.device
+) -> tuple[Training, PeakMemory, EnergyUsed]:
+    """Fine-tune; of a run that diverges, the last good model is kept.
+
+    Returns:
+        What it reached, its peak memory and its energy: the most and the sum over the pieces of an interrupted run.
+    """
+    with peak_memory(device) as memory, energy_used(device) as used:
+
+        def before_checkpoint() -> dict[str, dict[str, Any]]:
+            run.send_points()
+            return {"memory": memory.readings(), "energy": used.readings()}
+
+        try:
+            pieces = Pieces(run.folder.checkpoints, before_checkpoint)
+            training = tuner.train(tokenised["train"], tokenised["validation"], pieces)
+        except NonFiniteLossError as error:
+            if error.recovered:
+                run.model(tuner.model, tuner.tokenizer)
+                run.tag({"kept_model": "of the best epoch before training diverged"})
+            raise
+    earlier = training.earlier_pieces
+    run.tag({"pieces": len(earlier) + 1, "micro_batch_size": training.micro_batch_size})
+    return (
+        training,
+        memory_of_pieces([*(PeakMemory(**piece["memory"]) for piece in earlier), memory]),
+        energy_of_pieces([*(EnergyUsed(**piece["energy"]) for piece in earlier), used]),
+    )
 
 
 def learn_from(teacher_run: str, tokenised: Dataset, settings: FineTuning, train: Dataset) -> Dataset:
@@ -179,30 +210,63 @@ def run_name(plan: RunPlan, model: PreTrainedModel) -> str:
     return "/".join([plan.model, config_name(plan, model), *stage, f"seed-{plan.seed}"])
 
 
-def describe(
-    plan: RunPlan, model: PreTrainedModel, data: DatasetDict, device: torch.device, source_run: str | None
-) -> dict[str, str]:
-    """The tags that the MLflow UI filters on."""
+def finished_instead(run: tracking.Run, plan: RunPlan, source_run: str | None) -> Outcome | None:
+    """The finished run of the same fingerprint, where the environment asks not to repeat one.
+
+    Jobs of a study that wait in a queue do, since another may have done their work by the time they start.
+    """
+    if not os.environ.get(SKIP_FINISHED):
+        return None
+    found = tracking.finished_runs(run.experiment_id, fingerprint=fingerprints.of_plan(plan, source_run))
+    if found.empty:
+        return None
+    first = found.iloc[0]
+    run.describe(f"{first['name']} (finished before)", {"stage": "skipped", "finished_run": first["run_id"]}, {})
+    return Outcome(first["run_id"], first["name"], {"accuracy": first["accuracy"]})
+
+
+def begin(run: tracking.Run, plan: RunPlan, source_run: str | None) -> None:
+    """Say what the run is before anything else, so that it is known whatever becomes of it.
+
+    Raises:
+        UserError: the run is to go on, and was begun with another plan, code, libraries or device.
+    """
+    fingerprint = fingerprints.of_plan(plan, source_run)
+    if "fingerprint" in run.tags:
+        if run.tags["fingerprint"] != fingerprint:
+            raise UserError(
+                f"Run {run.run_id} cannot go on: it was begun with other parameters, code, libraries or on another"
+                " device; start it anew, without --run-id."
+            )
+        run.go_on_after(CURVES)
+    run.tag(
+        {
+            "stage": plan.stage,
+            "preset": plan.preset,
+            "model": plan.model,
+            "checkpoint": plan.checkpoint.name,
+            "corpus": plan.corpus.name,
+            "dim": plan.dim,
+            "seed": plan.seed,
+            "distilled": str(plan.distillation is not None).lower(),
+            "device": device_name(),
+            "fingerprint": fingerprint,
+            "plan_fingerprint": fingerprints.of_configuration(plan),
+            "code_fingerprint": fingerprints.of_code(),
+            **({"source_run": source_run} if source_run else {}),
+        }
+    )
+
+
+def describe(plan: RunPlan, model: PreTrainedModel, data: DatasetDict, device: torch.device) -> dict[str, str]:
+    """What else the MLflow UI filters on, once model and data are there."""
     return {
-        "stage": plan.stage,
-        "preset": plan.preset,
-        "model": plan.model,
-        "checkpoint": plan.checkpoint.name,
         "checkpoint_revision": checkpoints.revision(plan.checkpoint),
-        "corpus": plan.corpus.name,
         "corpus_revision": corpora.revision(plan.corpus),
-        "dim": plan.dim,
         "config": config_name(plan, model),
-        "seed": str(plan.seed),
-        "distilled": str(plan.distillation is not None).lower(),
-        "device": device_name(),
         "libraries": ", ".join(f"{name} {version}" for name, version in fingerprints.libraries().items()),
         "memory_kind": "gpu" if device.type == "cuda" else "resident",
-        "fingerprint": fingerprints.of_plan(plan, source_run),
-        "plan_fingerprint": fingerprints.of_configuration(plan),
-        "code_fingerprint": fingerprints.of_code(),
         "data_fingerprint": corpora.fingerprint(*(data[split] for split in corpora.SPLITS)),
-        **({"source_run": source_run} if source_run else {}),
     }
 
 

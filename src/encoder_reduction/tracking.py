@@ -1,32 +1,43 @@
-"""Everything this project says to MLflow and asks of it; no other module imports mlflow."""
+"""Everything this project says to MLflow and asks of it; only outbox.py, which carries it, imports mlflow besides."""
 
 import gc
+import json
+import logging
 import os
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from importlib.metadata import version
+from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import mlflow
 import pandas as pd
+from filelock import FileLock
 from matplotlib.figure import Figure
-from mlflow.entities import Metric
+from mlflow.entities import LoggedModelStatus, Metric
 from mlflow.exceptions import MlflowException
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from . import slurm
 from .errors import UserError, explain
+from .outbox import Outbox, impatient, is_unreachable
+from .run_folder import RunFolder, all_folders, has_checkpoints
 
 EXPERIMENT = "encoder-reduction"
 RATIOS_FILE = "speed_ratios.csv"
 PREDICTIONS_FILE = "test_predictions.csv"
 
-_SERVED_MODEL = Path(__file__).with_name("served_model.py")
-_MODEL_REQUIREMENTS = ("mlflow", "torch", "transformers", "pandas")
+PATIENCE_VARIABLE = "ENCODER_REDUCTION_PATIENCE"
+
+_LOGGER = logging.getLogger(__name__)
+
+_PATIENCE = 5.0
+_PATIENCE_WHEN_STOPPED = 5.0
+_ASKING_SECONDS = 1.0
 _HEALTH_TIMEOUT = 5
 _SYSTEM_METRICS_SECONDS = 5
 _SENDING_SECONDS = 10
@@ -35,14 +46,29 @@ _TAG_LENGTH = 5000
 
 
 class Run:
-    """An open MLflow run: what the pipeline may say about itself."""
+    """An open MLflow run: what the pipeline may say about itself.
 
-    def __init__(self, run_id: str, experiment_id: str) -> None:
-        self.run_id = run_id
-        self.experiment_id = experiment_id
+    Attributes:
+        run_id: MLflow's.
+        experiment_id: MLflow's.
+        tags: what it was tagged with when this process took it over.
+        folder: what of it outlives this process.
+        goes_on: whether it may go on from its checkpoints after it has ended.
+    """
+
+    def __init__(self, run_id: str, folder: RunFolder | None = None) -> None:
+        found = mlflow.get_run(run_id)
+        self.run_id, self.experiment_id, self.tags = run_id, found.info.experiment_id, dict(found.data.tags)
+        self.folder = folder or RunFolder(run_id)
+        if folder is None:
+            self.folder.claim_or_refuse()
+        self._known_params = set(found.data.params)
         self._client = mlflow.MlflowClient()
+        self._outbox = Outbox(self.folder)
         self._points: list[Metric] = []
         self._sent = time.time()
+        self._logged_steps: dict[str, int] = {}
+        self.goes_on = False
 
     def describe(self, name: str, tags: Mapping[str, Any], params: Mapping[str, Any]) -> None:
         """Give the run its name, tags and parameters.
@@ -50,63 +76,105 @@ class Run:
         ``mlflow run`` has logged what was given with ``-P`` already, as the text that was typed
         (``2e-5``); the value parsed from it (``2e-05``) would be refused as a change, and says no more.
         """
-        self.tag({"mlflow.runName": name, **tags})
-        known = self._client.get_run(self.run_id).data.params
-        mlflow.log_params({key: value for key, value in params.items() if key not in known})
+        new = {key: value for key, value in params.items() if key not in self._known_params}
+        self._outbox.batch(params=new, tags={"mlflow.runName": name, **tags})
+        self._outbox.deliver()
 
     def tag(self, tags: Mapping[str, Any]) -> None:
         """Set tags."""
-        mlflow.set_tags({key: str(value) for key, value in tags.items()})
+        self._outbox.batch(tags=tags)
+        self._outbox.deliver()
 
     def metrics(self, values: Mapping[str, float]) -> None:
         """Log the run's final figures."""
-        mlflow.log_metrics(dict(values))
+        now = int(time.time() * 1000)
+        self._outbox.batch([Metric(key, value, now, 0) for key, value in values.items()])
+        self._outbox.deliver()
 
     def point(self, values: Mapping[str, float], step: int) -> None:
-        """Log a point of a curve; points are sent together every few seconds, and when the run ends."""
+        """Log a point of a curve, once; points are sent together every few seconds, and when the run ends."""
         now = time.time()
-        self._points += [Metric(key, value, int(now * 1000), step) for key, value in values.items()]
+        new = {key: value for key, value in values.items() if step > self._logged_steps.get(key, -1)}
+        self._points += [Metric(key, value, int(now * 1000), step) for key, value in new.items()]
         if now - self._sent > _SENDING_SECONDS:
             self.send_points()
 
     def send_points(self) -> None:
         """Send the points that are waiting."""
-        for start in range(0, len(self._points), _PAGE):
-            self._client.log_batch(self.run_id, self._points[start : start + _PAGE])
+        if self._points:
+            self._outbox.batch(self._points)
         self._points, self._sent = [], time.time()
+        self._outbox.deliver()
+
+    def go_on_after(self, curves: Iterable[str]) -> None:
+        """Go on with a run that was interrupted: of these curves, the steps that are logged are not logged again."""
+        for key in curves:
+            steps = [point.step for point in self._client.get_metric_history(self.run_id, key)]
+            self._logged_steps[key] = max(steps, default=-1)
+        if "error" in self.tags:
+            self._client.delete_tag(self.run_id, "error")
 
     def table(self, frame: pd.DataFrame, file: str) -> None:
         """Store a table as a CSV artifact, which the MLflow UI shows as a table."""
-        mlflow.log_text(frame.to_csv(index=False), file)
+        self.text(frame.to_csv(index=False), file)
 
     def text(self, text: str, file: str) -> None:
         """Store a text artifact."""
-        mlflow.log_text(text, file)
+        self._file(file, text.encode())
 
     def figure(self, figure: Figure, name: str) -> None:
         """Store a picture, as PNG for the UI and as SVG for a paper."""
         for kind in ("png", "svg"):
-            mlflow.log_figure(figure, f"{name}.{kind}", save_kwargs={"dpi": 200})
+            content = BytesIO()
+            figure.savefig(content, format=kind, dpi=200)
+            self._file(f"{name}.{kind}", content.getvalue())
 
     def json(self, values: Mapping[str, Any], file: str) -> None:
         """Store a dictionary as JSON."""
-        mlflow.log_dict(dict(values), file)
+        self.text(json.dumps(dict(values), indent=2), file)
 
     def model(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
         """Store the model so that pyfunc serves it and plain ``from_pretrained`` loads its folder."""
-        with TemporaryDirectory(prefix="encoder-reduction-") as folder:
+
+        def save(folder: Path) -> None:
             model.save_pretrained(folder)
             tokenizer.save_pretrained(folder)
-            mlflow.pyfunc.log_model(
-                name="model",
-                python_model=str(_SERVED_MODEL),
-                artifacts={"huggingface": folder},
-                pip_requirements=[f"{package}=={version(package)}" for package in _MODEL_REQUIREMENTS],
-            )
+
+        self._outbox.model(save)
+        self._outbox.deliver()
+
+    def end(self, status: str, patience: float) -> None:
+        """End the run; what the server has not taken by then stays on disk for :func:`settle`."""
+        self.send_points()
+        arrived = self._outbox.deliver_all(patience) and self._closed(status)
+        if not arrived:
+            self._outbox.status(status)
+            self._closed(status)
+            _LOGGER.warning(
+                "%s does not answer: run %s is complete, and %d of its messages wait in %s. Once the server is back:"
+                " mlflow run . -e sync --env-manager local", store_uri(), self.run_id, len(self._outbox.waiting()),
+                self.folder.outbox,
+            )  # fmt: skip
+        self.folder.release(keep=not arrived or self.goes_on)
+
+    def _closed(self, status: str) -> bool:
+        """End the run for MLflow; whether the server has heard of it."""
+        try:
+            with impatient():
+                mlflow.end_run(status)
+        except Exception as error:
+            if not is_unreachable(error):
+                raise
+            return False
+        return True
+
+    def _file(self, name: str, content: bytes) -> None:
+        self._outbox.file(name, content)
+        self._outbox.deliver()
 
 
 @contextmanager
-def open_run(parent: str | None = None, experiment_id: str | None = None) -> Iterator[Run]:
+def open_run(parent: str | None = None, experiment_id: str | None = None, run_id: str | None = None) -> Iterator[Run]:
     """The run that ``mlflow run`` opened for this process, or a new one.
 
     A failure marks the run FAILED, an interruption KILLED; the reason becomes its tag ``error``.
@@ -114,52 +182,122 @@ def open_run(parent: str | None = None, experiment_id: str | None = None) -> Ite
     Args:
         parent: run id of the study that the new run is part of.
         experiment_id: where a new run goes; :func:`current_experiment` by default.
+        run_id: an interrupted run that goes on, instead of a new one.
 
     Raises:
         UserError: the tracking server does not answer or the store refuses.
     """
     check_store()
     mlflow.set_system_metrics_sampling_interval(_SYSTEM_METRICS_SECONDS)
+    by_mlflow_run = os.environ.get("MLFLOW_RUN_ID")
+    started = run_id or by_mlflow_run
+    folder = RunFolder(started) if started else None
+    if folder:
+        folder.claim_or_refuse()
     try:
-        if "MLFLOW_RUN_ID" not in os.environ:
+        if not started:
             experiment_id = experiment_id or current_experiment()
-        active = mlflow.start_run(experiment_id=experiment_id, parent_run_id=parent, log_system_metrics=True)
+        active = mlflow.start_run(run_id, experiment_id, parent_run_id=parent, log_system_metrics=True)
+        run = Run(active.info.run_id, folder)
     except MlflowException as error:
-        raise UserError(f"MLflow could not open a run at {mlflow.get_tracking_uri()}: {_sentence(error)}") from error
-    run = Run(active.info.run_id, active.info.experiment_id)
+        raise UserError(f"MLflow could not open a run at {store_uri()}: {_sentence(error)}") from error
     try:
+        if by_mlflow_run:
+            slurm.note_run(run.run_id)
+        run.tag(slurm.tags())
         yield run
-        run.send_points()
     except BaseException as error:
         _fail(run, error)
         raise
-    mlflow.end_run("FINISHED")
+    run.end("FINISHED", patience())
 
 
 def _fail(run: Run, error: BaseException) -> None:
+    # What a user must change will not go on from where it was; what was stopped or ran out of space will.
+    run.goes_on = not isinstance(error, UserError)
     killed = isinstance(error, KeyboardInterrupt | SystemExit)
+    reason = "stopped from outside" if killed else explain(error) or _sentence(error) or type(error).__name__
+    status, seconds = ("KILLED", _PATIENCE_WHEN_STOPPED) if killed else ("FAILED", patience())
     try:
-        run.send_points()
-        run.tag({"error": (explain(error) or _sentence(error) or type(error).__name__)[:_TAG_LENGTH]})
-        mlflow.end_run("KILLED" if killed else "FAILED")
+        try:
+            run.tag({"error": reason[:_TAG_LENGTH]})
+            run.end(status, seconds)
+        except OSError:  # The disk is full, and the outbox is on it.
+            mlflow.set_tag("error", reason[:_TAG_LENGTH])
+            mlflow.end_run(status)
+            run.folder.release(keep=True)
     except MlflowException:
         pass  # The store is gone as well; the first error is the one to report.
 
 
+def settle() -> list[str]:
+    """See to what ended processes have left: deliver their messages, mark runs FAILED that could not say so.
+
+    Returns:
+        Ids of the runs whose messages have arrived.
+
+    Raises:
+        UserError: the server does not answer.
+    """
+    check_store()
+    client, delivered = mlflow.MlflowClient(), []
+    for folder in all_folders():
+        if not folder.belongs_to(store_uri()) or not folder.claim():
+            continue
+        outbox = Outbox(folder)
+        waited = bool(outbox.waiting())
+        try:
+            arrived = outbox.deliver_all(patience())
+            if arrived and client.get_run(folder.run_id).info.status == "RUNNING":
+                outbox.batch(tags={"error": "The process of this run was killed."})
+                outbox.status("FAILED")
+                arrived = outbox.deliver_all(patience())
+        except MlflowException as error:
+            if is_unreachable(error):
+                raise
+            arrived = True  # The run is not in the store any more.
+        folder.release(keep=not arrived or folder.checkpoints.is_dir())
+        delivered += [folder.run_id] if waited and arrived else []
+    return delivered
+
+
+def patience() -> float:
+    """How many seconds a run waits for a tracking server that does not answer."""
+    return float(os.environ.get(PATIENCE_VARIABLE) or _PATIENCE)
+
+
 def check_store() -> None:
-    """Fail at once where the tracking server is dead, instead of after minutes of retries."""
-    uri = mlflow.get_tracking_uri()
+    """Fail in a sentence where the tracking server is dead, instead of after minutes of MLflow's retries.
+
+    A new SQLite file is made by one process alone: six at once have left it broken.
+    """
+    uri = store_uri()
+    if uri.startswith("sqlite:///"):
+        file = Path(uri.removeprefix("sqlite:///"))
+        if not file.exists() and file.parent.is_dir():
+            with FileLock(file.with_name(f"{file.name}.lock")):
+                mlflow.search_experiments(max_results=1)
     if not uri.startswith(("http://", "https://")):
         return
+    until = time.monotonic() + patience()
+    while (silence := _silence(uri)) is not None:
+        if time.monotonic() > until:
+            raise UserError(
+                f"Tracking server {uri} does not answer ({silence}): start it, correct MLFLOW_TRACKING_URI, or unset"
+                " that variable to use the local store."
+            )
+        time.sleep(_ASKING_SECONDS)
+
+
+def _silence(uri: str) -> str | None:
+    """Why a server does not answer; ``None`` if it does."""
     try:
         urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=_HEALTH_TIMEOUT).close()
     except urllib.error.HTTPError:
-        return  # It answers; what it refuses, it will say itself.
+        return None  # It answers; what it refuses, it will say itself.
     except OSError as error:
-        raise UserError(
-            f"Tracking server {uri} does not answer ({getattr(error, 'reason', error)}): start it, correct"
-            " MLFLOW_TRACKING_URI, or unset that variable to use the local store."
-        ) from error
+        return str(getattr(error, "reason", error))
+    return None
 
 
 def current_experiment() -> str:
@@ -195,19 +333,25 @@ def store_uri() -> str:
     return mlflow.get_tracking_uri()
 
 
+def environment(experiment_id: str) -> dict[str, str]:
+    """What the jobs of a study need to log where this process does, under the names of ``slurm/cluster.env``."""
+    uri = store_uri()
+    if uri.startswith("sqlite:///"):
+        uri = f"sqlite:///{Path(uri.removeprefix('sqlite:///')).resolve()}"
+    return {"MLFLOW_TRACKING_URI": uri, "EXPERIMENT": mlflow.get_experiment(experiment_id).name}
+
+
 def use_store(uri: str) -> None:
     """Track runs there, as runs of their own: the process that started this one has its own run open."""
     os.environ.pop("MLFLOW_RUN_ID", None)
     mlflow.set_tracking_uri(uri)
 
 
-def fail_unfinished(study: Run) -> None:
-    """Mark the runs of a study FAILED whose process was killed before it could do so itself."""
-    client = mlflow.MlflowClient()
-    unfinished = f"tags.`mlflow.parentRunId` = '{study.run_id}' and attributes.status = 'RUNNING'"
-    for run in client.search_runs([study.experiment_id], unfinished):
-        client.set_tag(run.info.run_id, "error", "The process of this run was killed.")
-        client.set_terminated(run.info.run_id, "FAILED")
+def unfinished_run(experiment_id: str, fingerprint: str) -> str | None:
+    """The latest interrupted run of this fingerprint that training can go on from, if there is one."""
+    clause = f"tags.fingerprint = {_quoted(fingerprint)} and attributes.status != 'FINISHED'"
+    found = mlflow.MlflowClient().search_runs([experiment_id], clause, order_by=["start_time DESC"])
+    return next((run.info.run_id for run in found if has_checkpoints(run.info.run_id)), None)
 
 
 def finished_runs(experiment_id: str, **tags: str) -> pd.DataFrame:
@@ -220,7 +364,21 @@ def finished_runs(experiment_id: str, **tags: str) -> pd.DataFrame:
         One row a run: ``run_id``, ``name``, ``start_time``, and its tags, params and metrics as columns of their
         own names (a metric's text, a tag's and a param's never clash here).
     """
-    clauses = ["attributes.status = 'FINISHED'", *(f"tags.`{key}` = {_quoted(value)}" for key, value in tags.items())]
+    return _found(experiment_id, ["attributes.status = 'FINISHED'"], tags)
+
+
+def all_runs(experiment_id: str, **tags: str) -> pd.DataFrame:
+    """Runs of any status with the given tags, as :func:`finished_runs` returns them; ``status`` is a column."""
+    return _found(experiment_id, [], tags)
+
+
+def tags_of(run_id: str) -> dict[str, str]:
+    """The tags of a run."""
+    return dict(mlflow.get_run(run_id).data.tags)
+
+
+def _found(experiment_id: str, clauses: list[str], tags: Mapping[str, str]) -> pd.DataFrame:
+    clauses = [*clauses, *(f"tags.`{key}` = {_quoted(value)}" for key, value in tags.items())]
     client, token, rows = mlflow.MlflowClient(), None, []
     with _no_garbage_collection():
         while True:
@@ -234,7 +392,7 @@ def finished_runs(experiment_id: str, **tags: str) -> pd.DataFrame:
             rows += [_row(run) for run in page]
             token = page.token
             if not token:
-                return pd.DataFrame(rows, columns=None if rows else ["run_id", "name", "start_time"])
+                return pd.DataFrame(rows, columns=None if rows else ["run_id", "name", "start_time", "status"])
 
 
 @contextmanager
@@ -306,6 +464,7 @@ def _row(run: Any) -> dict[str, Any]:
         "run_id": run.info.run_id,
         "name": run.info.run_name,
         "start_time": run.info.start_time,
+        "status": run.info.status,
         **{key: value for key, value in run.data.tags.items() if not key.startswith("mlflow.")},
         **{key: value for key, value in run.data.params.items() if key not in run.data.tags},
         **run.data.metrics,
@@ -334,10 +493,12 @@ def register_model(model: str, alias: str, run_id: str) -> str | None:
         The URI, such as ``models:/encoder-reduction-bert@best``; ``None`` if the run has no model.
     """
     client, name = mlflow.MlflowClient(), f"{EXPERIMENT}-{model}"
-    outputs = client.get_run(run_id).outputs
-    if not outputs or not outputs.model_outputs:
+    run = client.get_run(run_id)
+    logged = client.search_logged_models([run.info.experiment_id], f"source_run_id = '{run_id}'")
+    ready = [model for model in logged if model.status == LoggedModelStatus.READY]
+    if not ready:
         return None
-    model_id = outputs.model_outputs[0].model_id
+    model_id = max(ready, key=lambda model: model.creation_timestamp).model_id
     try:
         client.create_registered_model(name)
     except MlflowException as error:

@@ -2,7 +2,7 @@
 
 import json
 import re
-import signal
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -12,49 +12,12 @@ import pandas as pd
 import psutil
 import pytest
 from oracles import flop_count
+from studies import EXPERIMENT
 
 from conftest import ROOT, environment
-from encoder_reduction import presets
+from encoder_reduction import cache, presets
 
 pytestmark = pytest.mark.slow
-
-EXPERIMENT = "test-experiment"
-
-
-class Project:
-    """One store in a directory of its own, filled by `mlflow run` of this checkout."""
-
-    def __init__(self, folder, command, preset):
-        self.folder, self.command, self.preset = folder, command, preset
-        self.env = {"MLFLOW_TRACKING_URI": f"sqlite:///{folder}/store.db"}
-
-    def run(self, entry, *parameters, preset=None):
-        values = [f"preset={preset or self.preset}", *parameters]
-        words = [word for value in values for word in ("-P", value)]
-        return self.command(
-            "mlflow", "run", ROOT, "-e", entry, "--env-manager", "local", "--experiment-name", EXPERIMENT, *words,
-            cwd=self.folder, env=self.env,
-        )  # fmt: skip
-
-    def runs(self, **tags):
-        client = mlflow.MlflowClient(self.env["MLFLOW_TRACKING_URI"])
-        experiment = client.get_experiment_by_name(EXPERIMENT).experiment_id
-        clauses = " and ".join(f"tags.{key} = '{value}'" for key, value in tags.items())
-        return list(client.search_runs([experiment], clauses))
-
-
-@pytest.fixture(scope="module")
-def project(tmp_path_factory, command, small_preset):
-    return Project(tmp_path_factory.mktemp("elsewhere"), command, small_preset("small", models=("bert",)))
-
-
-@pytest.fixture(scope="module")
-def reduced(project):
-    """One reduce run, as the README has it, with a number typed in another spelling than Python prints."""
-    result = project.run("reduce", "model=bert", "dim=heads", "learning_rate=2e-5")
-    assert result.returncode == 0, result.stderr
-    (run,) = project.runs(stage="reduce")
-    return run
 
 
 def test_a_run_says_what_it_is(reduced):
@@ -132,23 +95,9 @@ print(json.dumps([[model.config.id2label[row.argmax().item()], row.max().item()]
     assert [score for _, score in plain] == pytest.approx([answer["score"] for answer in answers], abs=1e-5)
 
 
-def test_the_study_fills_both_tables_skips_what_is_done_and_survives_an_interruption(project, reduced):
-    """One model: baseline, three reductions, four transfers, one paired profile; interrupted, then continued."""
-    words = [sys.executable, str(ROOT / "entry_points" / "study.py"), f"--preset={project.preset}"]
-    env = environment(**project.env, MLFLOW_EXPERIMENT_NAME=EXPERIMENT)
-    with subprocess.Popen(words, cwd=project.folder, env=env, stderr=subprocess.PIPE, text=True) as study:
-        for line in study.stderr:
-            if line.startswith("[ 2/9]"):
-                study.send_signal(signal.SIGTERM)
-                break
-        study.stderr.read()
-    assert study.returncode == 128 + signal.SIGTERM
-    assert [run.info.status for run in project.runs(stage="study")] == ["KILLED"]
-    assert len([run for run in project.runs(stage="baseline") if run.info.status == "FINISHED"]) == 1
-    assert not [run for run in project.runs() if run.info.status == "RUNNING"]
-
-    result = project.run("main")
-    assert result.returncode == 0, result.stderr
+def test_the_study_fills_both_tables_skips_what_is_done_and_survives_an_interruption(project, studied):
+    assert studied.interrupted == ["KILLED"]
+    result = studied.continued
     assert re.search(r"\[ 1/9\].*finished already, skipped", result.stderr)
     assert len(re.findall(r"accuracy 0\.\d+, \d+ s", result.stderr)) == 7
     assert "No row of the plan is missing." in result.stdout
@@ -353,13 +302,16 @@ def test_a_hub_checkpoint_without_a_network_is_one_sentence(project):
 
 
 def test_a_full_disk_is_one_sentence(project, tmp_path):
+    """The disk that has the cache, where texts fit and a checkpoint does not."""
     full = tmp_path / "full"
     full.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", full], capture_output=True)
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", full], capture_output=True)
     if mounted.returncode:
         pytest.skip("may not mount a small file system here")
     try:
-        env = {"TMPDIR": str(full), "MLFLOW_EXPERIMENT_NAME": EXPERIMENT}
+        for text in cache.directory().glob("vaderSentiment*"):
+            shutil.copytree(text, full / text.name)
+        env = {cache.VARIABLE: str(full), "MLFLOW_EXPERIMENT_NAME": EXPERIMENT}
         result = entry(project, "baseline", "--model=bert", env=env)
     finally:
         subprocess.run(["umount", "-l", full], check=True)

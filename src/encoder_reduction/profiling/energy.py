@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +34,16 @@ class EnergyCounter:
 
 @dataclass
 class EnergyUsed:
-    """Energy of a phase; ``joules`` is filled in when it ends and stays ``None`` without a counter."""
+    """Energy of a phase; ``joules`` is filled in when it ends (or by ``update``), ``None`` without a counter."""
 
     source: str | None
     joules: float | None = None
+    update: Callable[[], None] = field(default=lambda: None, repr=False, compare=False)
+
+    def readings(self) -> dict[str, Any]:
+        """Source and energy up to now, within the phase."""
+        self.update()
+        return {"source": self.source, "joules": self.joules}
 
 
 def energy_counter(device: torch.device) -> EnergyCounter | None:
@@ -53,9 +59,20 @@ def energy_used(device: torch.device) -> Iterator[EnergyUsed]:
     counter = energy_counter(device)
     used = EnergyUsed(counter.source if counter else None)
     before = counter.read() if counter else None
+
+    def update() -> None:
+        if counter:
+            used.joules = counter.joules_since(before)
+
+    used.update = update
     yield used
-    if counter:
-        used.joules = counter.joules_since(before)
+    update()
+
+
+def of_pieces(pieces: Sequence[EnergyUsed]) -> EnergyUsed:
+    """The energy of a phase that was interrupted and went on in other processes; known if all pieces' is."""
+    joules = [piece.joules for piece in pieces]
+    return EnergyUsed(pieces[-1].source, None if None in joules else sum(joules))
 
 
 def joules_per_example(

@@ -3,10 +3,11 @@
 import ctypes
 import gc
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 import psutil
 import torch
@@ -32,6 +33,7 @@ class PeakMemory:
         device: the most in use on the device by all processes, sampled; ``None`` on a CPU or where
             neither GPUtil nor NVML answers.
         device_source: which of the two answered.
+        update: takes the readings up to now, within the phase.
     """
 
     kind: str
@@ -40,11 +42,17 @@ class PeakMemory:
     reserved: float | None = None
     device: float | None = None
     device_source: str | None = None
+    update: Callable[[], None] = field(default=lambda: None, repr=False, compare=False)
 
     @property
     def above_start(self) -> float:
         """What the phase itself added at its peak."""
         return self.peak - self.start
+
+    def readings(self) -> dict[str, Any]:
+        """The values up to now, within the phase."""
+        self.update()
+        return {each.name: getattr(self, each.name) for each in fields(self) if each.name != "update"}
 
 
 @dataclass(frozen=True)
@@ -73,6 +81,23 @@ def peak_memory(device: torch.device) -> Iterator[PeakMemory]:
     """
     gc.collect()
     yield from _gpu_peak(device) if device.type == "cuda" else _resident_peak()
+
+
+def of_pieces(pieces: Sequence[PeakMemory]) -> PeakMemory:
+    """The peak of a phase that was interrupted and went on in other processes, the last of these given last."""
+
+    def most(values: Iterable[float | None]) -> float | None:
+        return max((value for value in values if value is not None), default=None)
+
+    peak = max(piece.peak for piece in pieces)
+    return PeakMemory(
+        pieces[-1].kind,
+        start=peak - max(piece.above_start for piece in pieces),
+        peak=peak,
+        reserved=most(piece.reserved for piece in pieces),
+        device=most(piece.device for piece in pieces),
+        device_source=pieces[-1].device_source,
+    )
 
 
 def training_state(
@@ -123,19 +148,29 @@ def _gpu_peak(device: torch.device) -> Iterator[PeakMemory]:
     reader = memory_reader(device)
     with ExitStack() as stack:
         peak = stack.enter_context(_sampled(reader.read, _DEVICE_SECONDS)) if reader else None
+
+        def update() -> None:
+            result.peak = torch.cuda.max_memory_allocated(device) / GB
+            result.reserved = torch.cuda.max_memory_reserved(device) / GB
+            if reader and peak:
+                result.device, result.device_source = peak(), reader.source
+
+        result.update = update
         yield result
-        result.peak = torch.cuda.max_memory_allocated(device) / GB
-        result.reserved = torch.cuda.max_memory_reserved(device) / GB
-        if reader and peak:
-            result.device, result.device_source = peak(), reader.source
+        update()
 
 
 def _resident_peak() -> Iterator[PeakMemory]:
     _give_back_freed_memory()
     result = PeakMemory("resident", start=_resident() / GB)
     with _high_water_mark() if _reset_high_water_mark() else _sampled(_resident, _RESIDENT_SECONDS) as read:
+
+        def update() -> None:
+            result.peak = max(read() / GB, result.start)
+
+        result.update = update
         yield result
-        result.peak = max(read() / GB, result.start)
+        update()
 
 
 def _resident() -> float:

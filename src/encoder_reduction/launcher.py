@@ -1,0 +1,233 @@
+"""Runs on this machine: each in a fresh process, several side by side where asked, interrupted ones continued."""
+
+import functools
+import multiprocessing
+import os
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from queue import SimpleQueue
+
+import torch
+
+from . import fingerprints, paired, runs, tracking
+from .errors import UserError, explain, leave_in_order_when_stopped
+from .presets import Preset, RunPlan
+
+Say = Callable[[str], None]
+
+_IMPORTED_BEFOREHAND = ["encoder_reduction.paired", "encoder_reduction.runs", "mlflow.store.tracking.sqlalchemy_store"]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A run that did not finish, and why."""
+
+    label: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What one process does: a function, its arguments, and the digest that tells whether it is done."""
+
+    fingerprint: str
+    function: Callable[..., runs.Outcome | paired.Outcome]
+    arguments: tuple[object, ...]
+
+
+@dataclass(frozen=True)
+class _Share:
+    """What one of several processes side by side has for itself; ``None``: all there is."""
+
+    gpu: str | None = None
+    threads: int | None = None
+
+
+class Launcher:
+    """Carries out plans, each in a fresh process, skipping those whose finished run is in the store.
+
+    Fresh, because memory is measured: a process that has trained before holds memory that the next
+    run would not need. They are forked from a server that has imported the libraries and done nothing
+    else, so each starts at once.
+
+    Args:
+        study: the run that the others are part of.
+        total: how many plans there will be, for the lines of progress.
+        rerun: repeat what is finished.
+        say: takes lines of progress.
+        jobs: runs side by side; on CUDA each has a GPU to itself.
+
+    Raises:
+        UserError: more jobs than GPUs.
+    """
+
+    def __init__(self, study: tracking.Run, total: int, rerun: bool, say: Say, jobs: int = 1) -> None:
+        gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if jobs < 1 or (gpus and jobs > gpus):
+            allowed = f"1 to {gpus}, the GPUs that are visible here" if gpus else "1 or more"
+            raise UserError(f"jobs={jobs} is not allowed: give {allowed}.")
+        self.failures: list[Failure] = []
+        self._study, self._total, self._rerun, self._say, self._jobs = study, total, rerun, say, jobs
+        self._count = 0
+        self._counting = threading.Lock()
+        self._context = _process_context()
+        self._processes: set[BaseProcess] = set()
+        self._stopping = False
+        self._shares: SimpleQueue[_Share] = SimpleQueue()
+        for share in _shares(jobs, gpus):
+            self._shares.put(share)
+
+    def launch(self, plans: Sequence[RunPlan]) -> None:
+        """Carry out plans, in order where they are not side by side."""
+        attempts = [functools.partial(self._attempt, plan.label, self._run_task, plan) for plan in plans]
+        self._together(attempts, self._jobs)
+
+    def launch_profiles(self, preset: Preset, plans: Sequence[RunPlan]) -> None:
+        """Measure the models of each plan's family in turn, unless that has been done for the same runs."""
+        attempts = [
+            functools.partial(self._attempt, f"profile  {plan.model:<10}", self._profile_task, preset, plan)
+            for plan in plans
+        ]
+        self._together(attempts, jobs=1)  # with the machine to itself
+
+    def _together(self, attempts: Sequence[Callable[[], None]], jobs: int) -> None:
+        pool = ThreadPoolExecutor(jobs)
+        try:
+            for future in [pool.submit(attempt) for attempt in attempts]:
+                future.result()
+        except BaseException:
+            self._stop(pool)
+            raise
+        finally:
+            pool.shutdown()
+
+    def _run_task(self, plan: RunPlan) -> _Task:
+        source_run = runs.find_source(self._study.experiment_id, plan)
+        return _Task(fingerprints.of_plan(plan, source_run), runs.execute, (plan, source_run))
+
+    def _profile_task(self, preset: Preset, plan: RunPlan) -> _Task:
+        run_ids = paired.runs_to_pair(self._study.experiment_id, preset, plan.model)
+        return _Task(fingerprints.of_plan(plan, ",".join(run_ids)), paired.execute, (plan, run_ids))
+
+    def _attempt(self, what: str, prepare: Callable[..., _Task], *arguments: object) -> None:
+        with self._counting:
+            self._count += 1
+            label = f"[{self._count:>2}/{self._total}] {what}"
+        try:
+            task = prepare(*arguments)
+            experiment = self._study.experiment_id
+            done = tracking.finished_runs(experiment, fingerprint=task.fingerprint)
+            if not done.empty and not self._rerun:
+                self._say(f"{label}  finished already, skipped (rerun=true repeats it)")
+                return
+            interrupted = tracking.unfinished_run(experiment, task.fingerprint)
+            self._say(f"{label}  {'goes on where it was interrupted ...' if interrupted else '...'}")
+            started = time.monotonic()
+            outcome = self._in_fresh_process(task, interrupted)
+            self._say(f"{label}  {outcome.headline}, {time.monotonic() - started:.0f} s")
+        except Exception as error:
+            reason = explain(error)
+            if reason is None:
+                raise
+            if self._stopping:
+                return
+            self.failures.append(Failure(what, reason))
+            self._say(f"{label}  FAILED: {reason}")
+
+    def raise_failures(self) -> None:
+        """Raise one error for the runs that failed, if any did."""
+        if self.failures:
+            failed = "; ".join(f"{failure.label}: {failure.reason}" for failure in self.failures)
+            raise UserError(
+                f"{len(self.failures)} of {self._total} runs failed ({failed})."
+                " Start the same command again: what is finished is skipped."
+            )
+
+    def _in_fresh_process(self, task: _Task, run_id: str | None) -> runs.Outcome | paired.Outcome:
+        # The child waits for its task, so one that was being started when the study was told to stop finds
+        # the pipe closed and leaves.
+        ours, its = self._context.Pipe()
+        share = self._shares.get()
+        process = self._context.Process(target=_execute, args=(its, tracking.store_uri(), share))
+        options = {"parent": self._study.run_id, "experiment_id": self._study.experiment_id}
+        try:
+            self._processes.add(process)
+            process.start()
+            its.close()
+            if self._stopping:
+                raise UserError("The study was stopped.")
+            ours.send((task, options | ({"run_id": run_id} if run_id else {})))
+            answer = ours.recv()
+        except (EOFError, ConnectionError) as error:
+            if not self._stopping:
+                tracking.settle()
+            raise UserError(
+                "The process of this run was killed, most likely for want of memory: give a smaller batch_size,"
+                " or start the study again, which continues here."
+            ) from error
+        finally:
+            ours.close()
+            if process.pid is not None:
+                process.join()
+            self._processes.discard(process)
+            self._shares.put(share)
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer
+
+    def _stop(self, pool: ThreadPoolExecutor) -> None:
+        self._stopping = True
+        pool.shutdown(wait=False, cancel_futures=True)
+        for process in list(self._processes):
+            if process.pid is not None:
+                process.terminate()  # The run then ends in order, as KILLED, with a checkpoint.
+
+
+def _shares(jobs: int, gpus: int) -> list[_Share]:
+    """A GPU each; without GPUs, the same number of threads each."""
+    if jobs == 1:
+        return [_Share()]
+    if gpus:
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(gpus)))
+        return [_Share(gpu=gpu) for gpu in visible.split(",")[:jobs]]
+    return [_Share(threads=max(1, torch.get_num_threads() // jobs))] * jobs
+
+
+def _process_context() -> multiprocessing.context.BaseContext:
+    if sys.platform == "win32":
+        return multiprocessing.get_context("spawn")
+    # The fork server looks for what it imports beforehand on PYTHONPATH only (Python issue 117378).
+    paths = [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(_IMPORTED_BEFOREHAND)
+    return context
+
+
+def _execute(connection: Connection, store: str, share: _Share) -> None:
+    leave_in_order_when_stopped()
+    try:
+        task, options = connection.recv()
+    except EOFError:
+        return
+    if share.gpu is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = share.gpu
+    if share.threads is not None:
+        torch.set_num_threads(share.threads)
+    tracking.use_store(store)
+    try:
+        connection.send(task.function(*task.arguments, **options))
+    except Exception as error:
+        sentence = explain(error)
+        if sentence is None:
+            traceback.print_exc()
+            sentence = f"a bug, whose traceback stands above: {type(error).__name__}: {error}"
+        connection.send(UserError(sentence))

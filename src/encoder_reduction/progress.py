@@ -1,0 +1,151 @@
+"""How far a study is: done, running, queued, failed or not started, whichever way its runs were launched."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from . import fingerprints, paired, runs, slurm, tracking
+from .errors import UserError
+from .presets import RunPlan
+from .run_folder import has_checkpoints
+from .study import Study
+
+LOGS = Path(__file__).resolve().parents[2] / "logs" / "slurm"
+JOBS_FILE = "jobs.json"
+
+DONE, RUNNING, QUEUED, FAILED, MISSING = "done", "running", "queued", "failed", "not started"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where one run of a study stands.
+
+    Attributes:
+        run: what it is.
+        state: ``done``, ``running``, ``queued``, ``failed`` or ``not started``.
+        detail: its accuracy, why it waits, or why it failed.
+        job: Slurm's number of it, empty outside of Slurm.
+        log: the log of its job.
+        run_id: its latest MLflow run, empty if there is none.
+    """
+
+    run: str
+    state: str
+    detail: str = ""
+    job: str = ""
+    log: str = ""
+    run_id: str = ""
+
+
+def of_study(study: Study, experiment_id: str) -> list[Progress]:
+    """Every run of the study, in its order."""
+    known = tracking.all_runs(experiment_id, preset=study.preset.name)
+    jobs, waiting = submitted_jobs(), slurm.queue()
+    return [
+        *(_of_run(plan, known, jobs, waiting, experiment_id) for plan in [*study.first(), *study.transfers()]),
+        *(_of_profile(study, plan, known, jobs, waiting, experiment_id) for plan in study.profiles()),
+    ]
+
+
+def as_table(rows: Iterable[Progress]) -> str:
+    """The progress of a study for people: how many of each state, then each run."""
+    frame = pd.DataFrame(rows)
+    counts = ", ".join(f"{count} {state}" for state, count in frame["state"].value_counts(sort=False).items())
+    return f"{counts}\n\n{frame.drop(columns='run_id').to_string(index=False)}"
+
+
+def may_go_on(progress: Progress) -> bool:
+    """Whether the latest run of this was interrupted and left a checkpoint of today's code."""
+    if progress.state != FAILED or not progress.run_id or not has_checkpoints(progress.run_id):
+        return False
+    return tracking.tags_of(progress.run_id).get("code_fingerprint") == fingerprints.of_code()
+
+
+def profile_label(plan: RunPlan) -> str:
+    """What a paired measurement is called."""
+    return f"profile  {plan.model:<10}"
+
+
+def submitted_jobs() -> dict[str, str]:
+    """The latest Slurm job of each run of a study, by the run's label."""
+    found: dict[str, str] = {}
+    for file in sorted(LOGS.glob(f"study-*/{JOBS_FILE}"), key=lambda file: file.stat().st_mtime):
+        found |= json.loads(file.read_text())
+    return found
+
+
+def _of_run(
+    plan: RunPlan, known: pd.DataFrame, jobs: dict[str, str], waiting: dict[str, slurm.Queued], experiment_id: str
+) -> Progress:
+    mine = _where(known, plan_fingerprint=fingerprints.of_configuration(plan), seed=str(plan.seed))
+    finished = _where(mine, status="FINISHED", code_fingerprint=fingerprints.of_code())
+    if plan.stage == "transfer" and not finished.empty:
+        # One that started from what is no longer the best is not the one that would be made now.
+        finished = _where(finished, source_run=_source(experiment_id, plan))
+    if not finished.empty:
+        first = finished.iloc[0]
+        return Progress(plan.label, DONE, f"accuracy {first['accuracy']:.3f}", run_id=first["run_id"])
+    return _unfinished(plan.label, mine, jobs, waiting)
+
+
+def _of_profile(
+    study: Study,
+    plan: RunPlan,
+    known: pd.DataFrame,
+    jobs: dict[str, str],
+    waiting: dict[str, slurm.Queued],
+    experiment_id: str,
+) -> Progress:
+    mine = _where(known, stage="profile", model=plan.model)
+    try:
+        paired_now = ",".join(paired.runs_to_pair(experiment_id, study.preset, plan.model))
+    except UserError:
+        paired_now = ""
+    finished = _where(mine, status="FINISHED", runs=paired_now)
+    if not finished.empty:
+        return Progress(profile_label(plan), DONE, run_id=finished.iloc[0]["run_id"])
+    return _unfinished(profile_label(plan), _where(mine, status="FINISHED", negate=True), jobs, waiting)
+
+
+def _unfinished(label: str, mine: pd.DataFrame, jobs: dict[str, str], waiting: dict[str, slurm.Queued]) -> Progress:
+    """What is not done, by its latest run and the queue."""
+    mine = _where(mine, status="FINISHED", negate=True)
+    latest: dict[str, Any] = {} if mine.empty else mine.iloc[0].dropna().to_dict()
+    number = jobs.get(label, latest.get("slurm_job_id", ""))
+    job = waiting.get(number)
+    log, run_id = latest.get("slurm_log", ""), latest.get("run_id", "")
+    if job is None and latest.get("status") == "RUNNING":
+        return Progress(label, RUNNING, "", latest.get("slurm_job_id", ""), log, run_id)
+    if job is not None:
+        active = job.state in ("RUNNING", "COMPLETING")
+        return Progress(label, RUNNING if active else QUEUED, "" if active else job.reason, number, log, run_id)
+    if latest:
+        return Progress(label, FAILED, latest.get("error", "killed"), number, log, run_id)
+    if number:
+        return Progress(label, FAILED, "its job ended before MLflow heard of it", number, _log_of(number))
+    return Progress(label, MISSING)
+
+
+def _log_of(number: str) -> str:
+    found = sorted(LOGS.glob(f"*-{number}.log"))
+    return str(found[-1].relative_to(LOGS.parents[1])) if found else ""
+
+
+def _source(experiment_id: str, plan: RunPlan) -> str:
+    try:
+        return runs.find_source(experiment_id, plan) or ""
+    except UserError:
+        return ""
+
+
+def _where(frame: pd.DataFrame, negate: bool = False, **values: str) -> pd.DataFrame:
+    for column, value in values.items():
+        if column not in frame:
+            return frame if negate else frame.iloc[:0]
+        matches = frame[column].eq(value)
+        frame = frame[~matches if negate else matches]
+    return frame

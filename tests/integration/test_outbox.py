@@ -1,0 +1,218 @@
+"""A tracking server that dies, comes back, or is wanted by many at once: nothing that a run says is lost."""
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import mlflow
+import pandas as pd
+import pytest
+from machines import tracking_server
+
+from conftest import ROOT
+from encoder_reduction import cache, tracking
+from encoder_reduction.errors import UserError
+from encoder_reduction.outbox import Outbox
+from encoder_reduction.run_folder import RunFolder
+
+pytestmark = pytest.mark.slow
+
+WORKERS, POINTS = 16, 60
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("server")
+    server = tracking_server(folder, f"sqlite:///{folder}/store.db")
+    server.start()
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(server.address)
+    yield server
+    server.stop()
+    mlflow.set_tracking_uri(before)
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv(cache.VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setenv(tracking.PATIENCE_VARIABLE, "1")
+
+
+@pytest.fixture
+def experiment(server):
+    return mlflow.set_experiment("outbox").experiment_id
+
+
+def say_everything(run, packaged, first, last):
+    run.tag({"stage": "baseline"})
+    for step in range(first, last):
+        run.point({"train_loss": 1 / step}, step)
+    run.send_points()
+    run.table(pd.DataFrame({"a": [1, 2]}), "tables/table.csv")
+    run.metrics({"accuracy": 0.75})
+    run.model(*packaged["bert"])
+
+
+def check_everything(run_id, tmp_path, status="FINISHED"):
+    client = mlflow.MlflowClient()
+    run = client.get_run(run_id)
+    assert run.info.status == status
+    assert run.data.tags["stage"] == "baseline"
+    assert run.data.metrics["accuracy"] == 0.75
+    curve = {point.step: point.value for point in client.get_metric_history(run_id, "train_loss")}
+    assert curve == {step: pytest.approx(1 / step) for step in range(1, 20)}
+    file = mlflow.artifacts.download_artifacts(f"runs:/{run_id}/tables/table.csv", dst_path=str(tmp_path / "down"))
+    assert pd.read_csv(file)["a"].tolist() == [1, 2]
+    model = mlflow.pyfunc.load_model(f"runs:/{run_id}/model")
+    assert model.predict(["A wonderful film."])[0]["label"] in ("positive", "negative")
+
+
+def test_a_run_goes_on_without_its_server_and_delivers_when_it_is_back(server, experiment, packaged, tmp_path):
+    with tracking.open_run(experiment_id=experiment) as run:
+        run.point({"train_loss": 1.0}, 1)
+        run.send_points()
+        server.stop()
+        started = time.monotonic()
+        say_everything(run, packaged, 2, 20)
+        assert time.monotonic() - started < 60
+        server.start()
+    check_everything(run.run_id, tmp_path)
+    assert not run.folder.path.exists()
+
+
+def test_what_the_server_never_took_is_delivered_by_sync(server, experiment, packaged, command, tmp_path, caplog):
+    with tracking.open_run(experiment_id=experiment) as run:
+        server.stop()
+        say_everything(run, packaged, 1, 20)
+    assert f"run {run.run_id} is complete" in caplog.text
+    assert "mlflow run . -e sync" in caplog.text
+    server.start()
+    words = ["mlflow", "run", ROOT, "-e", "sync", "--env-manager", "local", "--experiment-name", "outbox"]
+    env = {"MLFLOW_TRACKING_URI": server.address, cache.VARIABLE: os.environ[cache.VARIABLE]}
+    result = command(*words, cwd=tmp_path, env=env)
+    assert result.returncode == 0, result.stderr
+    assert f"Delivered the messages of 1 runs: {run.run_id}." in result.stdout
+    check_everything(run.run_id, tmp_path)
+    assert tracking.settle() == []
+
+
+def test_a_model_that_arrived_in_part_is_logged_again(server, experiment, packaged, monkeypatch, tmp_path):
+    """The server dies between the model's entry and its files."""
+    upload = mlflow.MlflowClient.log_model_artifacts
+
+    def dies(self, *arguments, **more):
+        server.stop()
+        return upload(self, *arguments, **more)
+
+    with tracking.open_run(experiment_id=experiment) as run:
+        monkeypatch.setattr(mlflow.MlflowClient, "log_model_artifacts", dies)
+        say_everything(run, packaged, 1, 20)
+        monkeypatch.setattr(mlflow.MlflowClient, "log_model_artifacts", upload)
+        server.start()
+    check_everything(run.run_id, tmp_path)
+    assert tracking.register_model("half", "best", run.run_id) == "models:/encoder-reduction-half@best"
+    assert mlflow.pyfunc.load_model("models:/encoder-reduction-half@best").predict(["Dull."])
+
+
+def test_what_the_server_refuses_is_an_error_and_is_not_tried_for_ever(server, experiment):
+    with tracking.open_run(experiment_id=experiment) as run:
+        run.describe("name", {}, {"keep": 1})
+        outbox = Outbox(run.folder)
+        outbox.batch(params={"keep": 2})
+        outbox.batch(tags={"next": "message"})
+        with pytest.raises(mlflow.exceptions.MlflowException, match="keep"):
+            outbox.deliver()
+        assert outbox.deliver()
+    assert mlflow.get_run(run.run_id).data.tags["next"] == "message"
+    assert mlflow.get_run(run.run_id).data.params["keep"] == "1"
+
+
+def test_a_run_whose_process_was_killed_is_not_left_running(server, experiment, tmp_path):
+    """Killed with messages on disk: the next command delivers them and says what became of the run."""
+    code = """
+import os, signal, sys
+from encoder_reduction import outbox, tracking
+with tracking.open_run(experiment_id=sys.argv[1]) as run:
+    outbox.Outbox(run.folder).batch(tags={"said": "before the end"})
+    print(run.run_id, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    env = os.environ | {"PYTHONPATH": str(ROOT / "src"), "MLFLOW_TRACKING_URI": server.address}
+    killed = subprocess.run([sys.executable, "-c", code, experiment], env=env, capture_output=True, text=True)
+    assert killed.returncode == -signal.SIGKILL
+    run_id = killed.stdout.strip()
+    assert mlflow.get_run(run_id).info.status == "RUNNING"
+    assert tracking.settle() == [run_id]
+    run = mlflow.get_run(run_id)
+    assert (run.info.status, run.data.tags["said"]) == ("FAILED", "before the end")
+    assert run.data.tags["error"] == "The process of this run was killed."
+
+
+def test_one_run_is_carried_out_by_one_process(server, experiment):
+    with tracking.open_run(experiment_id=experiment) as run:
+        assert not RunFolder(run.run_id).claim()
+        with pytest.raises(UserError, match=f"Run {run.run_id} is being carried out by another process"):
+            RunFolder(run.run_id).claim_or_refuse()
+
+
+def work(address, folder, number):
+    os.environ[cache.VARIABLE] = folder
+    os.environ[tracking.PATIENCE_VARIABLE] = "60"
+    mlflow.set_tracking_uri(address)
+    slowest = 0.0
+    with tracking.open_run(experiment_id=tracking.experiment_named("workers")) as run:
+        run.describe(f"worker-{number}", {"worker": number}, {"number": number})
+        for step in range(1, POINTS + 1):
+            started = time.perf_counter()
+            run.point({"train_loss": number + step}, step)
+            run.send_points()
+            slowest = max(slowest, time.perf_counter() - started)
+        run.text("done", "done.txt")
+    return run.run_id, slowest
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_sixteen_workers_log_at_once(kind, request, tmp_path):
+    store = request.getfixturevalue("postgres")("workers") if kind == "postgresql" else f"sqlite:///{tmp_path}/store.db"
+    server = tracking_server(tmp_path, store)
+    server.start()
+    try:
+        client = mlflow.MlflowClient(server.address)
+        experiment = client.create_experiment("workers")
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["encoder_reduction.tracking", "test_outbox"])
+        started = time.perf_counter()
+        with context.Pool(WORKERS) as pool:
+            done = pool.starmap(work, [(server.address, str(tmp_path / "cache"), n) for n in range(WORKERS)], 1)
+        print(
+            f"{kind}: {time.perf_counter() - started:.1f} s, slowest write {max(slowest for _, slowest in done):.2f} s"
+        )
+        runs = client.search_runs([experiment])
+        assert {run.info.status for run in runs} == {"FINISHED"}
+        assert sorted(run.info.run_id for run in runs) == sorted(run_id for run_id, _ in done)
+        for run in runs:
+            history = client.get_metric_history(run.info.run_id, "train_loss")
+            number = int(run.data.params["number"])
+            assert sorted((point.step, point.value) for point in history) == [
+                (step, number + step) for step in range(1, POINTS + 1)
+            ]
+            assert [file.path for file in client.list_artifacts(run.info.run_id)] == ["done.txt"]
+    finally:
+        server.stop()
+
+
+def test_a_new_sqlite_file_is_made_by_one_of_six_processes(tmp_path):
+    store = f"sqlite:///{tmp_path}/new.db"
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["encoder_reduction.tracking", "test_outbox"])
+    with context.Pool(6) as pool:
+        assert pool.map(first_touch, [store] * 6, 1) == ["fine"] * 6
+
+
+def first_touch(store):
+    mlflow.set_tracking_uri(store)
+    tracking.check_store()
+    return "fine" if mlflow.search_experiments() else "empty"
