@@ -5,7 +5,7 @@ EXPERIMENT := encoder-reduction
 # Entry points run with the `python` they find first.
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: study test lint ui clean
+.PHONY: study test lint ui server status clean
 
 study: $(VENV)/installed ## the whole plan on the packaged model and real text, no GPU or model hub needed
 	mlflow run . --env-manager local --experiment-name $(EXPERIMENT) -P preset=packaged
@@ -20,6 +20,12 @@ lint: $(VENV)/installed-dev ## style and names
 ui: $(VENV)/installed ## the MLflow UI on this checkout's runs
 	@echo "Open http://127.0.0.1:5000/#/experiments/1/runs?workflowType=machine_learning"
 	mlflow ui --backend-store-uri sqlite:///mlflow.db --port 5000
+
+server: $(VENV)/installed ## the tracking server that slurm/cluster.env describes
+	slurm/server.sh
+
+status: $(VENV)/installed ## how far a study is: make status PRESET=paper SEEDS=42,43
+	@slurm/status.sh --preset=$(or $(PRESET),packaged) $(if $(SEEDS),--seeds=$(SEEDS))
 
 clean: ## remove the environment; runs and models stay
 	rm -rf $(VENV)

@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# The tracking server of cluster.env (make server); its address goes to logs/slurm/server.url.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+source slurm/settings.sh
+activate
+
+host=$SERVER_HOST
+[[ $host != 0.0.0.0 ]] || host=$(hostname -f)
+mkdir -p logs/slurm "$SERVER_ARTIFACTS"
+echo "http://$host:$SERVER_PORT" >logs/slurm/server.url
+echo "Tracking server at http://$host:$SERVER_PORT (runs in ${SERVER_STORE/:\/\/*@/://...@}, files in $SERVER_ARTIFACTS)"
+mlflow db upgrade "$SERVER_STORE" # before its workers start at once
+exec mlflow server --backend-store-uri "$SERVER_STORE" --artifacts-destination "$SERVER_ARTIFACTS" \
+    --host "$SERVER_HOST" --port "$SERVER_PORT" "${SERVER_OPTIONS[@]}"
