@@ -1,20 +1,16 @@
 """The chosen model as its users get it, from a real tracking server: downloaded, loaded, and served over HTTP."""
 
 import json
-import socket
-import subprocess
-from contextlib import contextmanager
 from pathlib import Path
 
 import mlflow
 import pytest
 import requests
 import torch
-from requests.adapters import HTTPAdapter
+from machines import free_port, listening, tracking_server
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
-from urllib3.util import Retry
 
-from conftest import ROOT, environment
+from conftest import ROOT
 from encoder_reduction import presets, tracking
 from encoder_reduction.reductions import reduce_model
 from stores import finished
@@ -25,44 +21,16 @@ URI = "models:/encoder-reduction-bert@best"
 TEXTS = ["A wonderful film.", "Dull, and far too long."]
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def patient():
-    """A session that asks again while nobody listens yet."""
-    session = requests.Session()
-    session.mount("http://", HTTPAdapter(max_retries=Retry(connect=12, backoff_factor=0.1, backoff_max=8)))
-    return session
-
-
-@contextmanager
-def listening(words, folder, port, path, **env):
-    """A program that answers HTTP; its address."""
-    with open(folder / f"{words[1]}.log", "w") as log:
-        process = subprocess.Popen(
-            words, cwd=folder, env=environment(**env), stdout=log, stderr=subprocess.STDOUT, start_new_session=True
-        )
-        try:
-            patient().get(f"http://127.0.0.1:{port}/{path}", timeout=60).raise_for_status()
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            subprocess.run(["pkill", "-TERM", "-s", str(process.pid)], check=False)
-            process.wait()
-
-
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    folder, port = tmp_path_factory.mktemp("server"), free_port()
-    words = ["mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    words += ["--backend-store-uri", f"sqlite:///{folder}/store.db", "--artifacts-destination", str(folder / "files")]
+    folder = tmp_path_factory.mktemp("server")
+    server = tracking_server(folder, f"sqlite:///{folder}/store.db")
     before = mlflow.get_tracking_uri()
-    with listening(words, folder, port, "health") as address:
-        mlflow.set_tracking_uri(address)
-        yield address
-        mlflow.set_tracking_uri(before)
+    server.start()
+    mlflow.set_tracking_uri(server.address)
+    yield server.address
+    mlflow.set_tracking_uri(before)
+    server.stop()
 
 
 @pytest.fixture(scope="module")
@@ -79,8 +47,8 @@ def answers(server, pruned, command, tmp_path_factory):
     mlflow.set_experiment("served")
     finished()
     run_id = finished(dim="heads", accuracy=0.79)
-    with mlflow.start_run(run_id=run_id) as run:
-        tracking.Run(run_id, run.info.experiment_id).model(*pruned)
+    with tracking.open_run(run_id=run_id) as run:
+        run.model(*pruned)
     words = ["mlflow", "run", ROOT, "-e", "compare", "--env-manager", "local", "--experiment-name", "served"]
     result = command(
         *words, "-P", "preset=packaged", cwd=tmp_path_factory.mktemp("away"), env={"MLFLOW_TRACKING_URI": server}

@@ -1,0 +1,255 @@
+"""The study on a real Slurm, with a real tracking server on PostgreSQL, and all that happens on a cluster."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import mlflow
+import psutil
+import pytest
+from machines import free_port, tracking_server, until
+
+from conftest import ROOT, environment
+
+pytestmark = pytest.mark.slow
+
+EXPERIMENT = "on-slurm"
+STAGES = ("baseline", "reduce", "transfer")
+
+
+class Cluster:
+    """A copy of the checkout with a cluster.env of its own."""
+
+    def __init__(self, folder, slurm, server):
+        self.folder, self.slurm, self.server = folder, slurm, server
+        self.env = environment(
+            **slurm.env,
+            CLUSTER_ENV=str(folder / "cluster.env"),
+            MLFLOW_TRACKING_URI=server.address,
+            MLFLOW_EXPERIMENT_NAME=EXPERIMENT,
+            ENCODER_REDUCTION_CACHE=str(folder / "cache"),
+            OMP_NUM_THREADS="1",
+        )
+
+    def __call__(self, *words):
+        return subprocess.run(
+            [str(word) for word in words], cwd=self.folder, env=self.env, capture_output=True, text=True
+        )
+
+    def runs(self, *stages):
+        client = mlflow.MlflowClient(self.server.address)
+        found = client.search_runs([client.get_experiment_by_name(EXPERIMENT).experiment_id])
+        return [run for run in found if not stages or run.data.tags.get("stage") in stages]
+
+    def training(self, job):
+        """The run of a job, once it has logged a step of training."""
+        for run in self.runs(*STAGES):
+            if run.data.tags.get("slurm_job_id") == job and "train_loss" in run.data.metrics:
+                return run
+        return None
+
+    def state(self, job):
+        return self.slurm("squeue", "--noheader", "--array", "--format=%T", "--jobs", job).strip()
+
+
+@pytest.fixture(scope="module")
+def cluster(slurm, postgres, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cluster") / "checkout"
+    ignored = shutil.ignore_patterns(".git", ".venv", "logs", "mlruns", "mlflow.db*", "cluster.env", ".*_cache")
+    shutil.copytree(ROOT, folder, ignore=ignored)
+    shutil.copytree(Path("~/.cache/encoder-reduction").expanduser(), folder / "cache", dirs_exist_ok=True,
+                    ignore=shutil.ignore_patterns("runs", "tokenised", "teacher-logits"))  # fmt: skip
+    example = (ROOT / "slurm" / "cluster.env.example").read_text()
+    own = {
+        "CPUS": "1", "MEMORY": "2000", "TIME": "00:20:00",
+        "CPU_CPUS": "1", "CPU_MEMORY": "2000", "CPU_TIME": "00:20:00",
+        "MAX_JOBS": "2", "WARN_SECONDS": "30", "EXPERIMENT": EXPERIMENT, "ENCODER_REDUCTION_CHECKPOINT_SECONDS": "0",
+    }  # fmt: skip
+    for name, value in own.items():
+        example, changed = re.subn(rf"^{name}=\S*", f"{name}={value}", example, flags=re.M)
+        assert changed == 1, name
+    activate = f"activate() {{ export PATH={Path(sys.executable).parent}:$PATH; }}"
+    (folder / "cluster.env").write_text(re.sub(r"^activate\(\).*$", activate, example, flags=re.M))
+    server = tracking_server(folder.parent, postgres("slurm"))
+    server.start()
+    yield Cluster(folder, slurm, server)
+    server.stop()
+
+
+def test_the_scripts_pass_shellcheck(debian):
+    scripts = sorted((ROOT / "slurm").glob("*.s*"))
+    assert len(scripts) > 10
+    checked = subprocess.run(["shellcheck", "--external-sources", *scripts], cwd=ROOT, capture_output=True, text=True)
+    assert checked.returncode == 0, checked.stdout
+
+
+@pytest.fixture(scope="module")
+def disturbed(cluster, project, studied):
+    """The study of the integration tests again, as jobs, with everything that happens on a cluster."""
+    submitted = cluster("slurm/submit_study.sh", "--preset", project.preset)
+    assert submitted.returncode == 0, submitted.stderr
+    jobs = dict(reversed(line.split(maxsplit=1)) for line in submitted.stdout.partition("\n\n")[0].splitlines())
+    jobs = {" ".join(label.split()): number for label, number in jobs.items()}
+    again = cluster("slurm/submit_study.sh", "--preset", project.preset, "--dry-run")
+    baseline = jobs["baseline bert none seed 42"]
+    heads, hidden, layers = (jobs[f"reduce bert {dim} seed 42"] for dim in ("heads", "hidden", "layers"))
+
+    until(lambda: cluster.training(baseline), what="the baseline trains")
+    cluster.slurm("scontrol", "requeue", baseline)
+
+    until(lambda: cluster.training(heads), what="heads train")
+    process_of(heads, "entry_points/reduce.py").send_signal(signal.SIGKILL)
+
+    until(lambda: cluster.training(hidden), what="hidden trains")
+    cluster.slurm("scontrol", "update", f"JobId={hidden}", "TimeLimit=1")
+    until(lambda: cluster.state(hidden) != "RUNNING", what="hidden is told of its time limit")
+    cluster.slurm("scontrol", "update", f"JobId={hidden}", "TimeLimit=20")
+
+    until(lambda: cluster.training(layers), what="layers train")
+    cluster.server.stop()
+    cluster.slurm.restart_controller()
+    back = time.monotonic() + 30
+    until(lambda: time.monotonic() > back, what="the tracking server is away for 30 s")
+    cluster.server.start()
+
+    until(lambda: cluster.slurm("squeue", "--noheader") == "", seconds=900, what="all jobs end")
+    return again.stdout
+
+
+def process_of(job, script):
+    """The entry point's own process in a job."""
+    for process in psutil.process_iter(["cmdline", "name"]):
+        if process.info["name"].startswith("python") and script in (process.info["cmdline"] or []):
+            env = process.environ()
+            if f"{env.get('SLURM_ARRAY_JOB_ID')}_{env.get('SLURM_ARRAY_TASK_ID')}" == job:
+                return process
+    raise AssertionError(f"no process of {script} in job {job}")
+
+
+def test_a_second_submission_submits_nothing_that_is_under_way(disturbed):
+    assert disturbed == "Nothing to submit: all that is missing is running or queued.\n"
+
+
+def test_nothing_is_lost_and_nothing_is_twice(cluster, disturbed):
+    runs = cluster.runs()
+    assert not [run.info.run_name for run in runs if run.info.status == "RUNNING"]
+    rows = [(run.data.tags["stage"], run.data.tags["dim"]) for run in cluster.runs(*STAGES)]
+    assert sorted(rows) == sorted(
+        [("baseline", "none")] + [("reduce", dim) for dim in ("heads", "hidden", "layers")]
+        + [("transfer", dim) for dim in ("none", "heads", "hidden", "layers")]
+    )  # fmt: skip
+    assert {run.info.status for run in cluster.runs(*STAGES)} == {"FINISHED"}
+    client = mlflow.MlflowClient(cluster.server.address)
+    for run in cluster.runs(*STAGES):
+        steps = [point.step for point in client.get_metric_history(run.info.run_id, "train_loss")]
+        assert sorted(steps) == [1, 2], run.info.run_name
+
+
+def test_the_disturbed_runs_are_the_ones_that_were_begun(cluster, disturbed):
+    pieces = {run.data.tags["dim"]: int(run.data.tags["pieces"]) for run in cluster.runs("baseline", "reduce")}
+    assert min(pieces["none"], pieces["heads"], pieces["hidden"]) >= 2
+    for run in cluster.runs(*STAGES):
+        tags = run.data.tags
+        assert "error" not in tags
+        assert tags["slurm_node"] in ("n1", "n2")
+        assert run.info.run_id in (cluster.folder / tags["slurm_log"]).read_text()
+
+
+def test_the_table_is_that_of_an_undisturbed_study(cluster, disturbed, project):
+    def figures(runs):
+        found = {}
+        for run in runs:
+            tags, metrics = run.data.tags, run.data.metrics
+            values = [metrics[name] for name in ("accuracy", "f1", "validation_accuracy", "train_loss")]
+            if run.info.status == "FINISHED" and run.data.params["learning_rate"] in ("0.0002", "0.0001"):
+                found[tags["stage"], tags["dim"]] = values
+        return found
+
+    undisturbed = figures(run for stage in STAGES for run in project.runs(stage=stage, seed="42", distilled="false"))
+    on_slurm = figures(cluster.runs(*STAGES))
+    # In the other store heads were reduced twice, and adapted from the better of the two.
+    for key in on_slurm.keys() - {("transfer", "heads")}:
+        assert on_slurm[key] == undisturbed[key], key
+    assert len(on_slurm) == 8
+
+
+def test_the_report_is_there_and_names_nothing_missing(cluster, disturbed, tmp_path):
+    (run,) = cluster.runs("compare")
+    assert run.info.status == "FINISHED"
+    mlflow.set_tracking_uri(cluster.server.address)
+    report = mlflow.artifacts.download_artifacts(f"runs:/{run.info.run_id}/report.md", dst_path=str(tmp_path))
+    assert "No row of the plan is missing." in Path(report).read_text()
+
+
+def test_status_says_how_far_the_study_is(cluster, disturbed, project):
+    said = cluster(sys.executable, "entry_points/status.py", f"--preset={project.preset}")
+    assert said.returncode == 0, said.stderr
+    assert said.stdout.startswith("9 done\n")
+    other = cluster(sys.executable, "entry_points/status.py", f"--preset={project.preset}", "--seeds=7")
+    assert other.stdout.startswith("8 not started, 1 done\n")  # the paired measurement is no matter of seeds
+
+
+def test_a_finished_study_is_only_compared_again(cluster, disturbed, project):
+    said = cluster("slurm/submit_study.sh", "--preset", project.preset, "--dry-run")
+    assert re.fullmatch(r"JOB0=\$\(slurm/submit.sh --parsable compare -P preset=\S+\)\n", said.stdout)
+    more = cluster("slurm/submit_study.sh", "--preset", project.preset, "--seeds=42,43", "--throttle=3", "--dry-run")
+    assert more.stdout.count(" -P seed=43\n") == 8
+    assert "seed=42\n" not in more.stdout
+    assert "--array=0-3%3 task" in more.stdout
+    assert "--dependency=afterany:JOB3" in more.stdout.splitlines()[-1]
+
+
+def test_hostile_values_execute_nothing(cluster, disturbed, tmp_path):
+    """Through a wrapper, its job and `mlflow run`: every shell that they pass."""
+    mark = tmp_path / "executed"
+    values = [
+        f"model=$(touch {mark})",
+        f"dim='; touch {mark}; '",
+        f'corpus="; touch {mark}; "',
+        f"checkpoint=`touch {mark}`",
+        f"text_column=a\ntouch {mark}\n",
+        f"label_column=../../{mark.name}",
+        f"preset=|touch {mark}",
+    ]
+    words = [word for value in values for word in ("-P", value)]
+    before = set(cluster.folder.parent.iterdir())
+    job = cluster("slurm/submit.sh", "--parsable", "reduce", *words)
+    assert job.returncode == 0, job.stderr
+    number = job.stdout.strip()
+    until(lambda: cluster.state(number) == "", what="the job has ended")
+    log = (cluster.folder / "logs" / "slurm" / f"reduce-{number}.log").read_text()
+    assert "Error: " in log
+    assert "is not one of 'bert', 'roberta', 'distilbert'" in log
+    assert not mark.exists()
+    assert set(cluster.folder.parent.iterdir()) == before
+
+
+@pytest.mark.parametrize("name", ["../evil", "$(true)", "nope", ""])
+def test_only_the_projects_wrappers_are_submitted(cluster, name):
+    refused = cluster("slurm/submit.sh", name)
+    assert refused.returncode == 1
+    assert refused.stderr.startswith("Error: ")
+    assert "choose one of: baseline compare prefetch" in refused.stderr
+
+
+def test_without_settings_it_says_what_to_copy(cluster):
+    env = cluster.env | {"CLUSTER_ENV": "slurm/none.env"}
+    words = [cluster.folder / "slurm" / "submit.sh", "reduce"]
+    refused = subprocess.run(words, cwd=cluster.folder, env=env, capture_output=True, text=True)
+    assert refused.returncode == 1
+    assert "cp slurm/cluster.env.example slurm/cluster.env" in refused.stderr
+
+
+def test_without_slurm_nothing_is_submitted(cluster, project):
+    path = os.pathsep.join([str(Path(sys.executable).parent), "/nowhere"])
+    words = [sys.executable, "entry_points/study.py", "--launcher=slurm", f"--preset={project.preset}", "--seeds=9"]
+    env = cluster.env | {"PATH": path, "SLURM_CONF": f"/nonexistent-{free_port()}"}
+    refused = subprocess.run(words, cwd=cluster.folder, env=env, capture_output=True, text=True)
+    assert refused.returncode == 1
+    assert "Error: " in refused.stderr
+    assert "Traceback" not in refused.stderr
