@@ -25,8 +25,8 @@ run() {
     mlflow run . -e "$entry" --env-manager local --experiment-name "$EXPERIMENT" "$@" "${resume[@]}" &
     group=$!
     set +m
-    trap 'asked=${asked:-limit}; stop_entry_point "$group"' USR1
-    trap 'asked=slurm; stop_entry_point "$group"' TERM
+    trap 'echo "Job is near its time limit."; asked=${asked:-limit}; stop_entry_point "$group"' USR1
+    trap 'echo "Job is told to end."; asked=slurm; stop_entry_point "$group"' TERM
     # A trap ends `wait`; and mlflow may be gone before the entry point is.
     while pgrep --pgroup "$group" >/dev/null; do
         wait "$group" 2>/dev/null || sleep 0.2

@@ -3,7 +3,6 @@
 import os
 import pwd
 import shutil
-import signal
 import socket
 import subprocess
 import tempfile
@@ -12,6 +11,7 @@ from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 import requests
 from requests.adapters import HTTPAdapter
@@ -152,8 +152,10 @@ class Slurm:
         return done.stdout
 
     def restart_controller(self):
-        pid = int((self.folder / "run" / "slurmctld.pid").read_text())
-        os.kill(pid, signal.SIGKILL)
-        until(lambda: not Path(f"/proc/{pid}").exists() or "(zombie)" in Path(f"/proc/{pid}/status").read_text())
-        (self.folder / "run" / "slurmctld.pid").unlink()
+        file = self.folder / "run" / "slurmctld.pid"
+        controller = psutil.Process(int(file.read_text()))
+        controller.terminate()
+        # Nobody may be there to reap it.
+        until(lambda: not controller.is_running() or controller.status() == psutil.STATUS_ZOMBIE, what="slurmctld ends")
+        file.unlink()
         self.up()

@@ -1,6 +1,6 @@
 """A tracking server that dies, comes back, or is wanted by many at once: nothing that a run says is lost."""
 
-import multiprocessing
+import json
 import os
 import signal
 import subprocess
@@ -11,6 +11,7 @@ import mlflow
 import pandas as pd
 import pytest
 from machines import tracking_server
+from workers import EXPERIMENT, POINTS
 
 from conftest import ROOT
 from encoder_reduction import cache, tracking
@@ -19,8 +20,6 @@ from encoder_reduction.outbox import Outbox
 from encoder_reduction.run_folder import RunFolder
 
 pytestmark = pytest.mark.slow
-
-WORKERS, POINTS = 16, 60
 
 
 @pytest.fixture(scope="module")
@@ -158,20 +157,17 @@ def test_one_run_is_carried_out_by_one_process(server, experiment):
             RunFolder(run.run_id).claim_or_refuse()
 
 
-def work(address, folder, number):
-    os.environ[cache.VARIABLE] = folder
-    os.environ[tracking.PATIENCE_VARIABLE] = "60"
-    mlflow.set_tracking_uri(address)
-    slowest = 0.0
-    with tracking.open_run(experiment_id=tracking.experiment_named("workers")) as run:
-        run.describe(f"worker-{number}", {"worker": number}, {"number": number})
-        for step in range(1, POINTS + 1):
-            started = time.perf_counter()
-            run.point({"train_loss": number + step}, step)
-            run.send_points()
-            slowest = max(slowest, time.perf_counter() - started)
-        run.text("done", "done.txt")
-    return run.run_id, slowest
+def workers(task, count, address, tmp_path):
+    """What so many processes at once have to say."""
+    words = [sys.executable, ROOT / "tests" / "integration" / "workers.py", task, str(count), address]
+    env = os.environ | {
+        "PYTHONPATH": str(ROOT / "src"),
+        cache.VARIABLE: str(tmp_path / "cache"),
+        tracking.PATIENCE_VARIABLE: "60",
+    }
+    result = subprocess.run(words, env=env, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout.splitlines()[-1])
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
@@ -181,15 +177,11 @@ def test_sixteen_workers_log_at_once(kind, request, tmp_path):
     server.start()
     try:
         client = mlflow.MlflowClient(server.address)
-        experiment = client.create_experiment("workers")
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["encoder_reduction.tracking", "test_outbox"])
+        experiment = client.create_experiment(EXPERIMENT)
         started = time.perf_counter()
-        with context.Pool(WORKERS) as pool:
-            done = pool.starmap(work, [(server.address, str(tmp_path / "cache"), n) for n in range(WORKERS)], 1)
-        print(
-            f"{kind}: {time.perf_counter() - started:.1f} s, slowest write {max(slowest for _, slowest in done):.2f} s"
-        )
+        done = workers("log", 16, server.address, tmp_path)
+        slowest = max(slowest for _, slowest in done)
+        print(f"{kind}: {time.perf_counter() - started:.1f} s, slowest write {slowest:.2f} s")
         runs = client.search_runs([experiment])
         assert {run.info.status for run in runs} == {"FINISHED"}
         assert sorted(run.info.run_id for run in runs) == sorted(run_id for run_id, _ in done)
@@ -205,14 +197,4 @@ def test_sixteen_workers_log_at_once(kind, request, tmp_path):
 
 
 def test_a_new_sqlite_file_is_made_by_one_of_six_processes(tmp_path):
-    store = f"sqlite:///{tmp_path}/new.db"
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["encoder_reduction.tracking", "test_outbox"])
-    with context.Pool(6) as pool:
-        assert pool.map(first_touch, [store] * 6, 1) == ["fine"] * 6
-
-
-def first_touch(store):
-    mlflow.set_tracking_uri(store)
-    tracking.check_store()
-    return "fine" if mlflow.search_experiments() else "empty"
+    assert workers("touch", 6, f"sqlite:///{tmp_path}/new.db", tmp_path) == [1] * 6
