@@ -11,7 +11,8 @@ study: $(VENV)/installed ## the whole plan on the packaged model and real text, 
 	mlflow run . --env-manager local --experiment-name $(EXPERIMENT) -P preset=packaged
 
 test: $(VENV)/installed-dev ## every test that this machine can run
-	python -m pytest
+	python -m pytest -m "not alone" --numprocesses logical --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
+	python -m pytest -m alone
 
 lint: $(VENV)/installed-dev ## style and names
 	ruff check .

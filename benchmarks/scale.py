@@ -22,8 +22,8 @@ import psutil  # noqa: E402
 from mlflow.store.tracking.dbmodels.models import SqlLatestMetric, SqlParam, SqlRun, SqlTag  # noqa: E402
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore  # noqa: E402
 
-from encoder_reduction import tracking  # noqa: E402
 from encoder_reduction.presets import DIMENSIONS, MODELS  # noqa: E402
+from encoder_reduction.store import PREDICTIONS_FILE  # noqa: E402
 
 EXPERIMENT = "scale"
 SEEDS, EXAMPLES, METRICS, PARAMS = 10, 2000, 60, 50
@@ -75,7 +75,7 @@ def fill(store: SqlAlchemyStore, folder: Path, runs: int) -> None:
         files.mkdir(parents=True)
         right = rng.random(EXAMPLES) < 0.8
         table = {"id": range(EXAMPLES), "label": 1, "prediction": right.astype(int), "score": 0.5, "tokens": 9}
-        pd.DataFrame(table).to_csv(files / tracking.PREDICTIONS_FILE, index=False)
+        pd.DataFrame(table).to_csv(files / PREDICTIONS_FILE, index=False)
     with store.ManagedSessionMaker() as session:
         for kind, values in rows.items():
             session.bulk_insert_mappings(kind, values)

@@ -8,7 +8,7 @@ activate || complain "activate of $CLUSTER_ENV failed on ${SLURMD_NODENAME-this 
 #
 # Before the time limit Slurm sends USR1: the entry point is told to stop, writes a checkpoint, and the job requeues
 # itself. A job that was requeued, by this or by Slurm, goes on with the same MLflow run. So does one whose Python was
-# killed without a word (for want of memory, say), as often as MAX_REQUEUES allows.
+# killed without a word in mid-run (for want of memory, say), as often as MAX_REQUEUES allows.
 run() {
     local entry=$1 job=$SLURM_JOB_ID state group asked="" resume=()
     shift
@@ -42,7 +42,7 @@ run() {
         return 1
     elif [[ $asked == limit ]]; then
         requeue "shortly before its time limit"
-    elif [[ -z $asked && ${SLURM_RESTART_COUNT:-0} -lt $MAX_REQUEUES ]]; then
+    elif [[ -z $asked && -s $state.run && ${SLURM_RESTART_COUNT:-0} -lt $MAX_REQUEUES ]]; then
         requeue "since its process was killed"
     else
         return 1 # stopped by Slurm, which requeues it if it was asked to

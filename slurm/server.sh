@@ -10,6 +10,8 @@ host=$SERVER_HOST
 mkdir -p logs/slurm "$SERVER_ARTIFACTS"
 echo "http://$host:$SERVER_PORT" >logs/slurm/server.url
 echo "Tracking server at http://$host:$SERVER_PORT (runs in ${SERVER_STORE/:\/\/*@/://...@}, files in $SERVER_ARTIFACTS)"
+# A runner of evaluations that nobody here starts would take a process and its memory.
+export MLFLOW_SERVER_ENABLE_JOB_EXECUTION=${MLFLOW_SERVER_ENABLE_JOB_EXECUTION:-false}
 mlflow db upgrade "$SERVER_STORE" # before its workers start at once
 exec mlflow server --backend-store-uri "$SERVER_STORE" --artifacts-destination "$SERVER_ARTIFACTS" \
     --host "$SERVER_HOST" --port "$SERVER_PORT" "${SERVER_OPTIONS[@]}"

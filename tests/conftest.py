@@ -17,6 +17,11 @@ from encoder_reduction.tokenisation import tokenise
 
 pytest_plugins = ["studies", "machines"]
 
+# Side by side, test processes that take all processors each would wait for one another.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ["OMP_NUM_THREADS"] = "1"
+    torch.set_num_threads(1)
+
 ROOT = Path(__file__).resolve().parents[1]
 FAMILIES = ("bert", "roberta", "distilbert")
 
@@ -33,6 +38,13 @@ SMALL = {
 }
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The tests of one file go to one process, and so share its fixtures; those that look at one study, too."""
+    for item in items:
+        group = "study" if item.path.stem in ("test_cluster", "test_commands") else item.path.stem
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,7 @@
 import mlflow
 import pandas as pd
 
-from encoder_reduction import tracking
+from encoder_reduction.store import PREDICTIONS_FILE
 
 FULL = {"heads": 12, "hidden": 384, "layers": 6}
 
@@ -35,4 +35,4 @@ def finished(model="bert", dim="none", stage=None, config=None, seed=42, params=
 def with_predictions(run_id, right, tokens=10):
     """Store test predictions that are right where ``right`` says so."""
     table = pd.DataFrame({"id": range(len(right)), "label": 1, "prediction": right.astype(int), "tokens": tokens})
-    mlflow.MlflowClient().log_text(run_id, table.to_csv(index=False), tracking.PREDICTIONS_FILE)
+    mlflow.MlflowClient().log_text(run_id, table.to_csv(index=False), PREDICTIONS_FILE)

@@ -15,6 +15,7 @@ from encoder_reduction import comparison, presets, tracking
 from encoder_reduction.comparison.selection import choose, pareto_front
 from encoder_reduction.comparison.tables import to_latex
 from encoder_reduction.errors import UserError
+from encoder_reduction.store import RATIOS_FILE
 from stores import finished, with_predictions
 
 
@@ -106,7 +107,7 @@ def test_speed_ratios_measured_in_turn_replace_those_measured_apart():
     ]
     with mlflow.start_run():
         mlflow.set_tags({"stage": "profile", "preset": "packaged"})
-        mlflow.log_text(pd.DataFrame(ratios).to_csv(index=False), tracking.RATIOS_FILE)
+        mlflow.log_text(pd.DataFrame(ratios).to_csv(index=False), RATIOS_FILE)
     _, _, changes = compared()
     assert changes["Inference time (%)"].item() == pytest.approx(-50)
     assert changes["Timed"].item() == "in turn"

@@ -38,6 +38,7 @@ def test_workloads_are_the_first_texts_and_each_length_that_fits(profiler, token
     assert not batch["input_ids"].eq(profiler.tokenizer.pad_token_id).any()
 
 
+@pytest.mark.alone
 def test_a_model_that_waits_is_measured_with_its_wait(profiler):
     delay = 0.100
     workload = profiler.fixed(16, 1)

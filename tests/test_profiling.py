@@ -13,6 +13,8 @@ from encoder_reduction.profiling.compute import Shape, matrix_product_rate, tota
 from encoder_reduction.profiling.latency import measure, measure_interleaved
 from encoder_reduction.profiling.memory import peak_memory, training_state
 
+pytestmark = pytest.mark.alone
+
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
 

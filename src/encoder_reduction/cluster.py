@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import shlex
+import shutil
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
@@ -59,6 +60,10 @@ def submit_study(study: Study, preset: str, throttle: int | None, dry_run: bool)
     """
     if preset == "auto":
         raise UserError("launcher=slurm needs a preset by its name: where jobs are submitted there may be no GPU.")
+    if shutil.which("sbatch") is None and not dry_run:
+        raise UserError(
+            "launcher=slurm needs sbatch on PATH: start it where jobs are submitted, or give local."
+        )
     name = study.preset.name
     tracking.settle()
     found = _left(study, preset, tracking.current_experiment())
@@ -164,7 +169,8 @@ def submit(found: Sequence[Submission], throttle: int | None) -> dict[str, str]:
             jobs |= {task.label: f"{numbers[-1]}_{index}" for index, task in enumerate(each.tasks)}
             jobs |= {} if each.tasks else {each.name: numbers[-1]}
     except UserError:
-        subprocess.run(["scancel", *numbers], check=False)
+        if numbers:
+            subprocess.run(["scancel", *numbers], check=False)
         raise
     (folder / JOBS_FILE).write_text(json.dumps(jobs, indent=2))
     return jobs

@@ -36,6 +36,13 @@ class EntryPoint(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Refuse all unknown options in one sentence before click refuses the first."""
+        try:
+            return self._parse(ctx, args)
+        except click.UsageError:
+            slurm.note_end("failed")
+            raise
+
+    def _parse(self, ctx: click.Context, args: list[str]) -> list[str]:
         known = {option for parameter in self.get_params(ctx) for option in parameter.opts}
         given = {arg.partition("=")[0] for arg in args if arg.startswith("--")}
         if unknown := sorted(given - known):

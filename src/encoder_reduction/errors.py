@@ -34,6 +34,11 @@ def explain(error: BaseException) -> str | None:
     return None
 
 
+def one_line(error: BaseException) -> str:
+    """What another library says, without its line breaks."""
+    return " ".join(str(error).split())
+
+
 class Stop:
     """SIGTERM, by which ``mlflow run`` and Slurm stop a job: asked for, or not."""
 

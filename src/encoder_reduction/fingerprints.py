@@ -14,7 +14,7 @@ _PACKAGE = Path(__file__).parent
 _NOT_IN_RUNS = (
     "comparison",
     "study.py", "launcher.py", "cluster.py", "slurm.py", "progress.py", "command_line.py", "prefetch.py",
-    "tracking.py", "outbox.py", "run_folder.py", "served_model.py",
+    "tracking.py", "store.py", "outbox.py", "run_folder.py", "served_model.py",
 )  # fmt: skip
 _LIBRARIES = ("torch", "transformers", "accelerate", "datasets", "scikit-learn")
 

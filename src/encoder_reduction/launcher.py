@@ -17,7 +17,7 @@ from queue import SimpleQueue
 
 import torch
 
-from . import fingerprints, paired, runs, tracking
+from . import fingerprints, paired, runs, store, tracking
 from .errors import UserError, explain, leave_in_order_when_stopped
 from .presets import Preset, RunPlan
 
@@ -124,11 +124,11 @@ class Launcher:
         try:
             task = prepare(*arguments)
             experiment = self._study.experiment_id
-            done = tracking.finished_runs(experiment, fingerprint=task.fingerprint)
+            done = store.finished_runs(experiment, fingerprint=task.fingerprint)
             if not done.empty and not self._rerun:
                 self._say(f"{label}  finished already, skipped (rerun=true repeats it)")
                 return
-            interrupted = tracking.unfinished_run(experiment, task.fingerprint)
+            interrupted = store.unfinished_run(experiment, task.fingerprint)
             self._say(f"{label}  {'goes on where it was interrupted ...' if interrupted else '...'}")
             started = time.monotonic()
             outcome = self._in_fresh_process(task, interrupted)

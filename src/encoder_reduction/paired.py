@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import pandas as pd
 import torch
 
-from . import checkpoints, corpora, fingerprints, tracking
+from . import checkpoints, corpora, fingerprints, store, tracking
 from .comparison import selection
 from .errors import UserError
 from .inference import Profiler, Workload
@@ -48,7 +48,7 @@ def runs_to_pair(experiment_id: str, preset: Preset, model: str) -> list[str]:
     Raises:
         UserError: the baseline or every reduction is missing.
     """
-    finished = tracking.finished_runs(experiment_id, preset=preset.name, model=model)
+    finished = store.finished_runs(experiment_id, preset=preset.name, model=model)
     found, _ = selection.split_stages(selection.configurations(selection.latest_runs(finished, preset)[0]))
     source = selection.best(found, "accuracy")
     if "none" not in set(source["dim"]) or len(source) < 2:
@@ -80,14 +80,14 @@ def execute(
         run.describe(f"{plan.model}/profile", tags, plan.profiling.model_dump() | {"runs": ",".join(run_ids)})
         if len(set(run_ids)) < 2:
             raise UserError(f"runs={','.join(run_ids)} is not allowed: give at least two different run ids.")
-        described = [tracking.finished_run(run_id) for run_id in run_ids]
+        described = [store.finished_run(run_id) for run_id in run_ids]
         with ExitStack() as folders:
             profilers, workloads = _load(plan, run_ids, folders)
             with watched(profilers[0].model.device) as machine:
                 ratios = pd.concat([_ratios(profilers, same, described) for same in workloads], ignore_index=True)
         run.tag({"machine": "; ".join(machine.warnings()) or "quiet"})
         run.json(machine.as_dict(), "machine.json")
-        run.table(ratios, tracking.RATIOS_FILE)
+        run.table(ratios, store.RATIOS_FILE)
         others = ratios[ratios["run_id"].ne(ratios["reference"])]
         run.metrics(
             {f"speed_ratio/{row.name}/{row.workload}/batch_{row.batch_size}": row.speed_ratio
@@ -105,7 +105,7 @@ def _load(
     profilers: list[Profiler] = []
     workloads: list[dict[tuple[str, int], Workload]] = []
     for run_id in run_ids:
-        model, tokenizer = checkpoints.load_folder(folders.enter_context(tracking.downloaded_model(run_id)))
+        model, tokenizer = checkpoints.load_folder(folders.enter_context(store.downloaded_model(run_id)))
         profiler = Profiler(model.to(device).eval(), tokenizer, plan.fine_tuning, plan.profiling)
         own = profiler.workloads(tokenise(test, tokenizer, plan.fine_tuning.max_length))
         profilers.append(profiler)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from . import fingerprints, paired, runs, slurm, tracking
+from . import fingerprints, paired, runs, slurm, store
 from .errors import UserError
 from .presets import RunPlan
 from .run_folder import has_checkpoints
@@ -43,7 +43,7 @@ class Progress:
 
 def of_study(study: Study, experiment_id: str) -> list[Progress]:
     """Every run of the study, in its order."""
-    known = tracking.all_runs(experiment_id, preset=study.preset.name)
+    known = store.all_runs(experiment_id, preset=study.preset.name)
     jobs, waiting = submitted_jobs(), slurm.queue()
     return [
         *(_of_run(plan, known, jobs, waiting, experiment_id) for plan in [*study.first(), *study.transfers()]),
@@ -62,7 +62,7 @@ def may_go_on(progress: Progress) -> bool:
     """Whether the latest run of this was interrupted and left a checkpoint of today's code."""
     if progress.state != FAILED or not progress.run_id or not has_checkpoints(progress.run_id):
         return False
-    return tracking.tags_of(progress.run_id).get("code_fingerprint") == fingerprints.of_code()
+    return store.tags_of(progress.run_id).get("code_fingerprint") == fingerprints.of_code()
 
 
 def profile_label(plan: RunPlan) -> str:

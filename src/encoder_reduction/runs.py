@@ -9,7 +9,7 @@ from datasets import Dataset, DatasetDict
 from transformers import PreTrainedModel
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
-from . import calibration, checkpoints, corpora, distillation, figures, fingerprints, tracking
+from . import calibration, checkpoints, corpora, distillation, figures, fingerprints, store, tracking
 from .architectures import sizes_of
 from .errors import UserError
 from .inference import Profiler, latency_table
@@ -117,7 +117,7 @@ def execute(
         run.tag(machine_tags(machine, training_memory, training_energy))
         run.json(machine.as_dict(), "machine.json")
         run.table(latency_table(inference.latencies), "latency.csv")
-        run.table(test.predictions, tracking.PREDICTIONS_FILE)
+        run.table(test.predictions, store.PREDICTIONS_FILE)
         run.model(model, tokenizer)
         return Outcome(run.run_id, name, metrics)
 
@@ -137,7 +137,7 @@ def load_model(plan: RunPlan, source_run: str | None) -> tuple[PreTrainedModel, 
     """The plan's checkpoint, or the model of the run that a transfer starts from."""
     if plan.stage != "transfer":
         return checkpoints.load(plan.checkpoint, plan.seed)
-    with tracking.downloaded_model(source_run) as folder:
+    with store.downloaded_model(source_run) as folder:
         return checkpoints.load_folder(folder)
 
 
@@ -190,7 +190,7 @@ def learn_from(teacher_run: str, tokenised: Dataset, settings: FineTuning, train
     fingerprint = corpora.fingerprint(train)
     logits = distillation.cached_logits(teacher_run, fingerprint)
     if logits is None:
-        with tracking.downloaded_model(teacher_run) as folder:
+        with store.downloaded_model(teacher_run) as folder:
             model, tokenizer = checkpoints.load_folder(folder)
         teacher = FineTuner(model, tokenizer, settings, seed=0, on_log=lambda values, step: None)
         logits = teacher.logits(tokenised)
@@ -217,7 +217,7 @@ def finished_instead(run: tracking.Run, plan: RunPlan, source_run: str | None) -
     """
     if not os.environ.get(SKIP_FINISHED):
         return None
-    found = tracking.finished_runs(run.experiment_id, fingerprint=fingerprints.of_plan(plan, source_run))
+    found = store.finished_runs(run.experiment_id, fingerprint=fingerprints.of_plan(plan, source_run))
     if found.empty:
         return None
     first = found.iloc[0]
@@ -316,11 +316,11 @@ def find_source(experiment_id: str, plan: RunPlan) -> str | None:
         return None
     baseline = plan.distillation is not None or plan.dim == "none"
     stage, dim = ("baseline", "none") if baseline else ("reduce", plan.dim)
-    found = tracking.finished_runs(
+    found = store.finished_runs(
         experiment_id, stage=stage, model=plan.model, preset=plan.preset, dim=dim,
         checkpoint=plan.checkpoint.name, corpus=plan.source_corpus,
     )  # fmt: skip
-    found = tracking.without_controls(found)
+    found = store.without_controls(found)
     if found.empty:
         command = f"mlflow run . -e {stage} -P model={plan.model}" + (f" -P dim={dim}" if dim != "none" else "")
         raise UserError(

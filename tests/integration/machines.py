@@ -79,7 +79,7 @@ def tracking_server(folder, store) -> Server:
     port = free_port()
     words = ["mlflow", "server", "--host", "127.0.0.1", "--port", port, "--workers", "1"]
     words += ["--backend-store-uri", store, "--artifacts-destination", folder / "files"]
-    return Server(words, folder, port)
+    return Server(words, folder, port, MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false")
 
 
 @pytest.fixture(scope="session")

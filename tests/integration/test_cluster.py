@@ -1,6 +1,5 @@
 """The study on a real Slurm, with a real tracking server on PostgreSQL, and all that happens on a cluster."""
 
-import os
 import re
 import shutil
 import signal
@@ -13,7 +12,7 @@ from pathlib import Path
 import mlflow
 import psutil
 import pytest
-from machines import free_port, tracking_server, until
+from machines import tracking_server, until
 
 from conftest import ROOT, environment
 
@@ -106,8 +105,7 @@ def disturbed(cluster, project, studied):
     """The study of the integration tests again, as jobs, with everything that happens on a cluster."""
     submitted = cluster("slurm/submit_study.sh", "--preset", project.preset)
     assert submitted.returncode == 0, submitted.stderr
-    jobs = dict(reversed(line.split(maxsplit=1)) for line in submitted.stdout.partition("\n\n")[0].splitlines())
-    jobs = {" ".join(label.split()): number for label, number in jobs.items()}
+    jobs = numbers_of(submitted.stdout)
     again = cluster("slurm/submit_study.sh", "--preset", project.preset, "--dry-run")
     baseline = jobs["baseline bert none seed 42"]
     heads, hidden, layers = (jobs[f"reduce bert {dim} seed 42"] for dim in ("heads", "hidden", "layers"))
@@ -147,6 +145,12 @@ def mended(cluster, disturbed, project):
     return missing.stdout
 
 
+def numbers_of(said):
+    """The jobs that a submission names, by what they do."""
+    lines = re.findall(r"^(\d+(?:_\d+)?) +(.*)$", said, flags=re.M)
+    return {" ".join(label.split()): number for number, label in lines}
+
+
 def process_of(job, script):
     """The entry point's own process in a job."""
     for process in psutil.process_iter(["cmdline", "name"]):
@@ -174,13 +178,12 @@ def test_what_failed_does_not_hang_the_rest(cluster, disturbed, project, tmp_pat
     assert " ".join(failed.split()).startswith(CANCELLED + " failed its job ended before MLflow heard of it")
     (run,) = cluster.runs("compare")
     assert run.info.status == "FINISHED"
-    missing = "Missing, since no finished run of it is in the store: minilm-bert heads-6 on product-reviews."
+    missing = "Missing, since no finished run of it is in the store: minilm-bert heads on product-reviews."
     assert missing in report(cluster, run, tmp_path)
 
 
 def test_the_same_command_again_submits_what_is_missing(disturbed, mended):
-    submitted = [" ".join(line.split()[1:]) for line in mended.partition("\n\n")[0].splitlines()]
-    assert submitted == ["prefetch", "tokenise", CANCELLED, "compare"]
+    assert list(numbers_of(mended)) == ["prefetch", "tokenise", CANCELLED, "compare"]
 
 
 def test_nothing_is_lost_and_nothing_is_twice(cluster, mended):
@@ -293,10 +296,28 @@ def test_without_settings_it_says_what_to_copy(cluster):
 
 
 def test_without_slurm_nothing_is_submitted(cluster, project):
-    path = os.pathsep.join([str(Path(sys.executable).parent), "/nowhere"])
     words = [sys.executable, "entry_points/study.py", "--launcher=slurm", f"--preset={project.preset}", "--seeds=9"]
-    env = cluster.env | {"PATH": path, "SLURM_CONF": f"/nonexistent-{free_port()}"}
+    env = cluster.env | {"PATH": str(Path(sys.executable).parent)}
     refused = subprocess.run(words, cwd=cluster.folder, env=env, capture_output=True, text=True)
     assert refused.returncode == 1
-    assert "Error: " in refused.stderr
+    assert "Error: launcher=slurm needs sbatch on PATH" in refused.stderr
     assert "Traceback" not in refused.stderr
+
+
+def test_what_slurm_refuses_is_one_sentence(cluster, mended, project):
+    settings = (cluster.folder / "cluster.env").read_text()
+    wrong = cluster.folder / "wrong.env"
+    wrong.write_text(re.sub(r"^PARTITION=\S*", "PARTITION=nowhere", settings, flags=re.M))
+    before = len(cluster.runs("study"))
+    words = ["slurm/submit_study.sh", "--preset", project.preset, "--seeds", "9"]
+    refused = subprocess.run(
+        words, cwd=cluster.folder, env=cluster.env | {"CLUSTER_ENV": str(wrong)}, capture_output=True, text=True
+    )
+    assert refused.returncode == 1
+    assert (
+        "Slurm took nothing of this study: sbatch: error: invalid partition specified: nowhere" in refused.stderr
+    )
+    assert "Traceback" not in refused.stderr
+    studies = cluster.runs("study")
+    assert len(studies) == before + 1
+    assert max(studies, key=lambda run: run.info.start_time).info.status == "FAILED"

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
-from .. import tracking
+from .. import store, tracking
 from ..errors import UserError
 from ..presets import RULES, Preset
 from ..tracking import Run
@@ -52,7 +52,7 @@ def compare(preset: Preset, run: Run, choice: Choice = Choice()) -> str:
         UserError: no run is left to compare, or there is no such experiment.
     """
     experiment_id = tracking.experiment_named(choice.experiment) if choice.experiment else run.experiment_id
-    finished = tracking.finished_runs(experiment_id, **{**choice.tags, "preset": preset.name})
+    finished = store.finished_runs(experiment_id, **{**choice.tags, "preset": preset.name})
     runs, left_out = selection.latest_runs(finished, preset, choice.seeds, choice.device)
     found, adapted = selection.split_stages(selection.configurations(runs))
     if found.empty:
@@ -60,8 +60,8 @@ def compare(preset: Preset, run: Run, choice: Choice = Choice()) -> str:
             f"No finished baseline or reduction on {preset.source.name} is left to compare; run these first."
         )
     source, target = (selection.best(rows, choice.rule) for rows in (found, adapted))
-    predictions = tracking.predictions_of(run_id for rows in (source, target) for run_id in _run_ids(rows))
-    ratios = tracking.speed_ratios(experiment_id, preset.name)
+    predictions = store.predictions_of(run_id for rows in (source, target) for run_id in _run_ids(rows))
+    ratios = store.speed_ratios(experiment_id, preset.name)
     changed = changes(source, ratios, predictions)
     changed_there = changes(target, pd.DataFrame(), predictions)
 
@@ -158,7 +158,7 @@ def _training(source: pd.DataFrame) -> list[Section]:
         [{"run_id": next(iter(row.run_ids.values())), "checkpoint": row.checkpoint, "dim": row.dim}
          for row in source.itertuples()]
     )  # fmt: skip
-    points = tracking.curves(first["run_id"], pictures.CURVES).merge(first, on="run_id")
+    points = store.curves(first["run_id"], pictures.CURVES).merge(first, on="run_id")
     points = points[points.groupby(["run_id", "metric"])["step"].transform("size") > 1]  # one point is no curve
     if points.empty:
         return []

@@ -7,7 +7,7 @@ import pandas as pd
 
 from ..errors import UserError
 from ..presets import DIMENSIONS, MODELS, Preset
-from ..tracking import without_controls
+from ..store import without_controls
 
 _CONFIGURATION = ["stage", "model", "checkpoint", "dim", "config", "plan_fingerprint"]
 _TAGS = ("device", "libraries", "memory_kind", "machine")
