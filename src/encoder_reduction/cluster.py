@@ -61,9 +61,7 @@ def submit_study(study: Study, preset: str, throttle: int | None, dry_run: bool)
     if preset == "auto":
         raise UserError("launcher=slurm needs a preset by its name: where jobs are submitted there may be no GPU.")
     if shutil.which("sbatch") is None and not dry_run:
-        raise UserError(
-            "launcher=slurm needs sbatch on PATH: start it where jobs are submitted, or give local."
-        )
+        raise UserError("launcher=slurm needs sbatch on PATH: start it where jobs are submitted, or give local.")
     name = study.preset.name
     tracking.settle()
     found = _left(study, preset, tracking.current_experiment())

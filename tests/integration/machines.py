@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 import requests
+from filelock import FileLock
 from requests.adapters import HTTPAdapter
 from urllib3.util import Retry
 
@@ -85,9 +86,10 @@ def tracking_server(folder, store) -> Server:
 @pytest.fixture(scope="session")
 def debian():
     """Slurm, PostgreSQL and shellcheck, installed where they are not and may be."""
-    if not (
-        shutil.which("slurmctld") and shutil.which("munged") and shutil.which("shellcheck") and _postgres("initdb")
-    ):
+    with FileLock(Path(tempfile.gettempdir()) / "encoder-reduction-tests.lock"):
+        programs = (shutil.which("slurmctld"), shutil.which("munged"), shutil.which("shellcheck"), _postgres("initdb"))
+        if all(programs):
+            return
         if os.getuid() != 0 or not shutil.which("apt-get"):
             pytest.skip("needs slurm-wlm, munge, postgresql and shellcheck: run tests/slurm/install.sh as root")
         installed = subprocess.run([SCRIPTS / "install.sh"], capture_output=True, text=True)

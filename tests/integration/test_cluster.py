@@ -314,9 +314,7 @@ def test_what_slurm_refuses_is_one_sentence(cluster, mended, project):
         words, cwd=cluster.folder, env=cluster.env | {"CLUSTER_ENV": str(wrong)}, capture_output=True, text=True
     )
     assert refused.returncode == 1
-    assert (
-        "Slurm took nothing of this study: sbatch: error: invalid partition specified: nowhere" in refused.stderr
-    )
+    assert "Slurm took nothing of this study: sbatch: error: invalid partition specified: nowhere" in refused.stderr
     assert "Traceback" not in refused.stderr
     studies = cluster.runs("study")
     assert len(studies) == before + 1
