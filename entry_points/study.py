@@ -33,6 +33,10 @@ def main(
     dry_run: bool,
     **settings: object,
 ) -> None:
+    given = {"rerun": rerun, "jobs": jobs > 1, "throttle": throttle, "dry_run": dry_run}
+    other = ("rerun", "jobs") if launcher == "slurm" else ("throttle", "dry_run")
+    if useless := [name for name in other if given[name]]:
+        raise click.UsageError(f"launcher={launcher} takes no {' and no '.join(useless)}: leave that away.")
     chosen = cli.load_study(preset, seeds, settings)
 
     from encoder_reduction import cluster, study

@@ -12,6 +12,11 @@ echo "http://$host:$SERVER_PORT" >logs/slurm/server.url
 echo "Tracking server at http://$host:$SERVER_PORT (runs in ${SERVER_STORE/:\/\/*@/://...@}, files in $SERVER_ARTIFACTS)"
 # A runner of evaluations that nobody here starts would take a process and its memory.
 export MLFLOW_SERVER_ENABLE_JOB_EXECUTION=${MLFLOW_SERVER_ENABLE_JOB_EXECUTION:-false}
+# A request may hold one connection while it waits for another: with MLflow's 15, sixteen clients at once lock each
+# other out of SQLite for half a minute. 80 are two for each of a worker's threads; PostgreSQL has 100 for all workers.
+connections=75
+[[ $SERVER_STORE == sqlite:* ]] || connections=15
+export MLFLOW_SQLALCHEMYSTORE_MAX_OVERFLOW=${MLFLOW_SQLALCHEMYSTORE_MAX_OVERFLOW:-$connections}
 mlflow db upgrade "$SERVER_STORE" # before its workers start at once
 exec mlflow server --backend-store-uri "$SERVER_STORE" --artifacts-destination "$SERVER_ARTIFACTS" \
     --host "$SERVER_HOST" --port "$SERVER_PORT" "${SERVER_OPTIONS[@]}"

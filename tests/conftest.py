@@ -40,6 +40,7 @@ SMALL = {
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The tests of one file go to one process, and so share its fixtures; those that look at one study, too."""
     for item in items:

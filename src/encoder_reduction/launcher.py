@@ -168,6 +168,7 @@ class Launcher:
             answer = ours.recv()
         except (EOFError, ConnectionError) as error:
             if not self._stopping:
+                process.join()  # its locks are then released
                 tracking.settle()
             raise UserError(
                 "The process of this run was killed, most likely for want of memory: give a smaller batch_size,"

@@ -1,5 +1,6 @@
 """What is in the store: finished runs as tables, their curves, predictions and models."""
 
+import functools
 import gc
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ import pandas as pd
 from mlflow.exceptions import MlflowException
 
 from .errors import UserError, one_line
+from .outbox import insist
 from .run_folder import has_checkpoints
 
 RATIOS_FILE = "speed_ratios.csv"
@@ -139,15 +141,12 @@ def _huggingface_folder(path: Path) -> str:
 def _found(experiment_id: str, clauses: list[str], tags: Mapping[str, str]) -> pd.DataFrame:
     clauses = [*clauses, *(f"tags.`{key}` = {_quoted(value)}" for key, value in tags.items())]
     client, token, rows = mlflow.MlflowClient(), None, []
+    search = functools.partial(
+        client.search_runs, [experiment_id], " and ".join(clauses), max_results=_PAGE, order_by=["start_time DESC"]
+    )
     with _no_garbage_collection():
         while True:
-            page = client.search_runs(
-                [experiment_id],
-                " and ".join(clauses),
-                max_results=_PAGE,
-                order_by=["start_time DESC"],
-                page_token=token,
-            )
+            page = insist(functools.partial(search, page_token=token))
             rows += [_row(run) for run in page]
             token = page.token
             if not token:

@@ -1,5 +1,6 @@
 """All that this project says to MLflow; store.py reads it back, outbox.py carries it, no other part imports mlflow."""
 
+import functools
 import json
 import logging
 import os
@@ -22,15 +23,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from . import slurm
 from .errors import UserError, explain, one_line
-from .outbox import Outbox, impatient, is_unreachable
+from .outbox import Outbox, impatient, insist, is_unreachable, patience
 from .run_folder import RunFolder, all_folders
 
 EXPERIMENT = "encoder-reduction"
-PATIENCE_VARIABLE = "ENCODER_REDUCTION_PATIENCE"
 
 _LOGGER = logging.getLogger(__name__)
 
-_PATIENCE = 5.0
 _PATIENCE_WHEN_STOPPED = 5.0
 _ASKING_SECONDS = 1.0
 _HEALTH_TIMEOUT = 5
@@ -103,8 +102,8 @@ class Run:
     def go_on_after(self, curves: Iterable[str]) -> None:
         """Go on with a run that was interrupted: of these curves, the steps that are logged are not logged again."""
         for key in curves:
-            steps = [point.step for point in self._client.get_metric_history(self.run_id, key)]
-            self._logged_steps[key] = max(steps, default=-1)
+            history = insist(functools.partial(self._client.get_metric_history, self.run_id, key))
+            self._logged_steps[key] = max((point.step for point in history), default=-1)
         if "error" in self.tags:
             self._client.delete_tag(self.run_id, "error")
 
@@ -191,8 +190,9 @@ def open_run(parent: str | None = None, experiment_id: str | None = None, run_id
     try:
         if not started:
             experiment_id = experiment_id or current_experiment()
-        active = mlflow.start_run(run_id, experiment_id, parent_run_id=parent, log_system_metrics=True)
-        run = Run(active.info.run_id, folder)
+        options = {"experiment_id": experiment_id, "parent_run_id": parent, "log_system_metrics": True}
+        active = insist(lambda: mlflow.start_run(run_id, **options))
+        run = insist(lambda: Run(active.info.run_id, folder))
     except MlflowException as error:
         raise UserError(f"MLflow could not open a run at {store_uri()}: {one_line(error)}") from error
     try:
@@ -253,11 +253,6 @@ def settle() -> list[str]:
         folder.release(keep=not arrived or folder.checkpoints.is_dir())
         delivered += [folder.run_id] if waited and arrived else []
     return delivered
-
-
-def patience() -> float:
-    """How many seconds a run waits for a tracking server that does not answer."""
-    return float(os.environ.get(PATIENCE_VARIABLE) or _PATIENCE)
 
 
 def check_store() -> None:

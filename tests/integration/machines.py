@@ -80,7 +80,9 @@ def tracking_server(folder, store) -> Server:
     port = free_port()
     words = ["mlflow", "server", "--host", "127.0.0.1", "--port", port, "--workers", "1"]
     words += ["--backend-store-uri", store, "--artifacts-destination", folder / "files"]
-    return Server(words, folder, port, MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false")
+    # As slurm/server.sh has it.
+    settings = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_SQLALCHEMYSTORE_MAX_OVERFLOW": "75"}
+    return Server(words, folder, port, **settings)
 
 
 @pytest.fixture(scope="session")

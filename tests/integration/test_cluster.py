@@ -6,13 +6,14 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import mlflow
 import psutil
 import pytest
-from machines import tracking_server, until
+from machines import Server, free_port, until
 
 from conftest import ROOT, environment
 
@@ -80,14 +81,16 @@ def cluster(slurm, postgres, tmp_path_factory):
     own = {
         "CPUS": "1", "MEMORY": "2000", "TIME": "00:20:00",
         "CPU_CPUS": "1", "CPU_MEMORY": "2000", "CPU_TIME": "00:20:00",
-        "MAX_JOBS": "2", "WARN_SECONDS": "30", "EXPERIMENT": EXPERIMENT, "ENCODER_REDUCTION_CHECKPOINT_SECONDS": "0",
+        "SERVER_OPTIONS": "(--workers 1)", "MAX_JOBS": "2", "WARN_SECONDS": "30", "EXPERIMENT": EXPERIMENT, "ENCODER_REDUCTION_CHECKPOINT_SECONDS": "0",
     }  # fmt: skip
     for name, value in own.items():
         example, changed = re.subn(rf"^{name}=\S*", f"{name}={value}", example, flags=re.M)
         assert changed == 1, name
     activate = f"activate() {{ export PATH={Path(sys.executable).parent}:$PATH; }}"
     (folder / "cluster.env").write_text(re.sub(r"^activate\(\).*$", activate, example, flags=re.M))
-    server = tracking_server(folder.parent, postgres("slurm"))
+    settings = {"STORE": postgres("slurm"), "ARTIFACTS": folder.parent / "files", "PORT": (port := free_port())}
+    env = {f"SERVER_{name}": str(value) for name, value in settings.items()}
+    server = Server(["slurm/server.sh"], folder, port, CLUSTER_ENV=str(folder / "cluster.env"), **env)
     server.start()
     yield Cluster(folder, slurm, server)
     server.stop()
@@ -130,7 +133,8 @@ def disturbed(cluster, project, studied):
     assert cluster.training(layers).info.status == "RUNNING"
 
     until(lambda: "near its time limit" in cluster.log(hidden), what="hidden is told of its time limit")
-    slow.resume()
+    with suppress(psutil.NoSuchProcess):  # where the limit itself has come, Slurm wakes it
+        slow.resume()
     cluster.slurm("scancel", jobs[CANCELLED])
     until(lambda: cluster.slurm("squeue", "--noheader") == "", seconds=900, what="all jobs end")
     return Submitted(jobs, again.stdout)
@@ -245,8 +249,11 @@ def test_status_says_how_far_the_study_is(cluster, mended, project):
 
 
 def test_a_finished_study_is_only_compared_again(cluster, mended, project):
-    said = cluster("slurm/submit_study.sh", "--preset", project.preset, "--dry-run")
-    assert re.fullmatch(r"JOB0=\$\(slurm/submit.sh --parsable compare -P preset=\S+\)\n", said.stdout)
+    values = [f"preset={project.preset}", "launcher=slurm", "dry_run=true"]
+    words = [word for value in values for word in ("-P", value)]
+    said = cluster("mlflow", "run", ".", "-e", "study", "--env-manager", "local", *words)
+    compare = f"JOB0=$(slurm/submit.sh --parsable compare -P preset={project.preset})"
+    assert re.findall(r"JOB.*", said.stdout) == [compare]
     more = cluster("slurm/submit_study.sh", "--preset", project.preset, "--seeds=42,43", "--throttle=3", "--dry-run")
     assert more.stdout.count(" -P seed=43\n") == 8
     assert "seed=42\n" not in more.stdout
@@ -293,6 +300,19 @@ def test_without_settings_it_says_what_to_copy(cluster):
     refused = subprocess.run(words, cwd=cluster.folder, env=env, capture_output=True, text=True)
     assert refused.returncode == 1
     assert "cp slurm/cluster.env.example slurm/cluster.env" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--launcher=slurm", "--rerun=true", "--jobs=2"], "launcher=slurm takes no rerun and no jobs"),
+        (["--throttle=2", "--dry_run=true"], "launcher=local takes no throttle and no dry_run"),
+    ],
+)
+def test_what_a_launcher_does_not_take_is_refused(command, options, words):
+    refused = command(sys.executable, "entry_points/study.py", "--preset=packaged", *options, cwd=ROOT)
+    assert refused.returncode == 2
+    assert words in refused.stderr
 
 
 def test_without_slurm_nothing_is_submitted(cluster, project):

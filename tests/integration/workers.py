@@ -13,11 +13,11 @@ import mlflow
 from encoder_reduction import tracking
 
 EXPERIMENT = "workers"
-POINTS = 60
+POINTS = 25
 
 
 def log_a_run(number: int, address: str) -> tuple[str, float]:
-    """One run of 60 points, each sent at once; its id and the seconds that the slowest write took."""
+    """One run of 25 points, each sent at once; its id and the seconds that the slowest write took."""
     mlflow.set_tracking_uri(address)
     slowest = 0.0
     with tracking.open_run(experiment_id=tracking.experiment_named(EXPERIMENT)) as run:
