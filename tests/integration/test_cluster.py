@@ -81,7 +81,8 @@ def cluster(slurm, postgres, tmp_path_factory):
     own = {
         "CPUS": "1", "MEMORY": "2000", "TIME": "00:20:00",
         "CPU_CPUS": "1", "CPU_MEMORY": "2000", "CPU_TIME": "00:20:00",
-        "SERVER_OPTIONS": "(--workers 1)", "MAX_JOBS": "2", "WARN_SECONDS": "30", "EXPERIMENT": EXPERIMENT, "ENCODER_REDUCTION_CHECKPOINT_SECONDS": "0",
+        "SERVER_OPTIONS": "(--workers 1)", "MAX_JOBS": "2", "WARN_SECONDS": "30",
+        "EXPERIMENT": EXPERIMENT, "ENCODER_REDUCTION_CHECKPOINT_SECONDS": "0",
     }  # fmt: skip
     for name, value in own.items():
         example, changed = re.subn(rf"^{name}=\S*", f"{name}={value}", example, flags=re.M)
