@@ -17,6 +17,12 @@ export MLFLOW_SERVER_ENABLE_JOB_EXECUTION=${MLFLOW_SERVER_ENABLE_JOB_EXECUTION:-
 connections=75
 [[ $SERVER_STORE == sqlite:* ]] || connections=15
 export MLFLOW_SQLALCHEMYSTORE_MAX_OVERFLOW=${MLFLOW_SQLALCHEMYSTORE_MAX_OVERFLOW:-$connections}
+# MLflow refuses requests, a browser's too, that call the node by a name it was not told.
+names=("$(hostname -f)" "$(hostname -s)" localhost 127.0.0.1)
+hosts=$(printf '%s:*,' "${names[@]}")
+origins=$(printf "http://%s:$SERVER_PORT," "${names[@]}")
+export MLFLOW_SERVER_ALLOWED_HOSTS=${MLFLOW_SERVER_ALLOWED_HOSTS:-${hosts%,}}
+export MLFLOW_SERVER_CORS_ALLOWED_ORIGINS=${MLFLOW_SERVER_CORS_ALLOWED_ORIGINS:-${origins%,}}
 mlflow db upgrade "$SERVER_STORE" # before its workers start at once
 exec mlflow server --backend-store-uri "$SERVER_STORE" --artifacts-destination "$SERVER_ARTIFACTS" \
     --host "$SERVER_HOST" --port "$SERVER_PORT" "${SERVER_OPTIONS[@]}"

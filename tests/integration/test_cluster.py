@@ -13,6 +13,7 @@ from pathlib import Path
 import mlflow
 import psutil
 import pytest
+import requests
 from machines import Server, free_port, until
 
 from conftest import ROOT, environment
@@ -323,6 +324,29 @@ def test_without_slurm_nothing_is_submitted(cluster, project):
     assert refused.returncode == 1
     assert "Error: launcher=slurm needs sbatch on PATH" in refused.stderr
     assert "Traceback" not in refused.stderr
+
+
+def test_a_server_for_the_network_answers_to_its_nodes_names_alone(cluster, tmp_path):
+    """MLflow holds other names in a request, or in a browser's Origin, for an attack."""
+    settings = {"HOST": "0.0.0.0", "PORT": (port := free_port()), "STORE": f"sqlite:///{tmp_path}/store.db"}
+    env = {f"SERVER_{name}": str(value) for name, value in settings.items()}
+    server = Server(["slurm/server.sh"], cluster.folder, port, **{"CLUSTER_ENV": cluster.env["CLUSTER_ENV"], **env})
+    server.start()
+    try:
+        name = (cluster.folder / "logs" / "slurm" / "server.url").read_text().strip().removeprefix("http://")
+        assert not name.startswith(("0.0.0.0", "127.0.0.1", "localhost"))
+        search = f"{server.address}/api/2.0/mlflow/experiments/search?max_results=1"
+        assert requests.get(search, headers={"Host": name}, timeout=60).ok
+        assert requests.get(search, timeout=60).ok
+        assert requests.get(search, headers={"Host": "elsewhere.example"}, timeout=60).status_code == 403
+        create = f"{server.address}/api/2.0/mlflow/experiments/create"
+        ours, theirs = (
+            requests.post(create, json={"name": origin}, headers={"Origin": f"http://{origin}"}, timeout=60)
+            for origin in (name, f"elsewhere.example:{port}")
+        )
+        assert (ours.status_code, theirs.status_code) == (200, 403)
+    finally:
+        server.stop()
 
 
 def test_what_slurm_refuses_is_one_sentence(cluster, mended, project):
