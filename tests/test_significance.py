@@ -8,6 +8,8 @@ from sklearn.metrics import f1_score
 from statsmodels.stats.weightstats import DescrStatsW
 
 from encoder_reduction.comparison import significance
+from encoder_reduction.comparison.changes import SAVINGS, changes, gains_by_dimension
+from encoder_reduction.comparison.sensitivity import ranking
 
 
 def predictions(labels, right):
@@ -84,20 +86,45 @@ def test_examples_are_matched_by_id_and_seeds_are_averaged():
     assert twice.seed_interval == pytest.approx(significance.t_interval([once.accuracy, 0.0]), abs=1e-9)
 
 
+PLANTED = {"heads": 0.0, "hidden": 0.12, "layers": 0.06}
+
+
+def planted_store(rng, examples=200, accuracy=0.85):
+    """The rows and predictions of two models whose reductions lose what is planted, on one draw of test examples."""
+    labels, difficulty = rng.integers(0, 2, examples), rng.random(examples)
+    rows, stored = [], {}
+    for model in ("bert", "roberta"):
+        for dim, loss in {"none": 0.0, **PLANTED}.items():
+            own = np.where(rng.random(examples) < 0.1, rng.random(examples), difficulty)
+            right = own < accuracy - loss
+            stored[run_id := f"{model}-{dim}"] = predictions(labels, right)
+            rows.append({"model": model, "checkpoint": model, "config": dim, "dim": dim, "run_ids": {"42": run_id},
+                         "accuracy": right.mean(), "f1": right.mean()})  # fmt: skip
+    return pd.DataFrame(rows).assign(**dict.fromkeys(SAVINGS, 1.0)), stored
+
+
 @pytest.mark.slow
-def test_intervals_cover_the_planted_difference():
-    """Of 200 test splits drawn from the same population, nominally 95% of the intervals hold the true loss."""
+def test_over_200_stores_intervals_ranking_and_decisions_are_the_planted_ones():
+    """Nominally 95% of the intervals hold what is planted, and a false difference is found in 5% of the stores."""
     rng = np.random.default_rng(5)
-    loss, covered, rejected = 0.04, 0, 0
+    covered, covered_on_average, first, false, found = [], [], 0, 0, []
     for _ in range(200):
-        baseline, reduced = two_models(rng, 500, 0.85, loss)
-        found = significance.difference([baseline], [reduced])
-        low, high = found.accuracy_interval
-        covered += low <= -100 * loss <= high
-        same, other = two_models(rng, 500, 0.85, 0.0)
-        rejected += significance.difference([same], [other]).p < 0.05
-    assert 184 <= covered <= 196
-    assert rejected <= 16  # the exact test keeps below its nominal 5% of 200, chance allowed for
+        rows, stored = planted_store(rng)
+        table = changes(rows, pd.DataFrame(), stored)
+        truth = -100 * table["Dimension"].map(PLANTED)
+        covered += list((table["95% low"] <= truth) & (truth <= table["95% high"]))
+        beyond_noise = table["p (Holm)"].lt(0.05)
+        false += beyond_noise[table["Dimension"].eq("heads")].any()
+        found += list(beyond_noise[table["Dimension"].eq("hidden")])
+        order = ranking(table, gains_by_dimension(rows, stored))
+        truth = -100 * order["Dimension"].map(PLANTED)
+        covered_on_average += list((order["95% low"] <= truth) & (truth <= order["95% high"]))
+        first += order["Dimension"].tolist() == ["hidden", "layers", "heads"]
+    assert 0.92 <= np.mean(covered) <= 0.98
+    assert 0.92 <= np.mean(covered_on_average) <= 0.98
+    assert false <= 16  # 5% of 200, chance allowed for
+    assert np.mean(found) > 0.8
+    assert first > 180
 
 
 def test_resampled_means_spread_as_the_standard_error_says():

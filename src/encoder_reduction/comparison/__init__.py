@@ -97,10 +97,10 @@ def _answer(source: pd.DataFrame, changed: pd.DataFrame, predictions: dict[str, 
         "trade_off",
         pictures.trade_off(source),
         "Accuracy on test and inference time of the chosen configuration of each dimension; one colour a model. Bars:"
-        " standard deviation over seeds.",
+        " standard deviations over seeds.",
     )
     if len(changed):
-        caption = "Change against the baseline; one bar a model. Whiskers: 95% intervals, of accuracy over the test"
+        caption = "Change against the baseline. Whiskers: 95% intervals, of accuracy over the test"
         caption += " examples, of inference time over the rounds of the paired measurement."
         section.picture("relative_changes", pictures.relative_changes(changed), caption)
     return section
@@ -110,7 +110,8 @@ def _on_source(preset: Preset, source: pd.DataFrame) -> Section:
     section = Section(f"{preset.source.name}: baselines and best reductions")
     section.table("source_table", tables.customers_table(source, preset))
     section.say(tables.notes(source))
-    section.picture("resources", pictures.resources(source), "What each row takes.")
+    caption = "What each row takes. Whiskers: standard deviations over seeds."
+    section.picture("resources", pictures.resources(source), caption)
     return section
 
 

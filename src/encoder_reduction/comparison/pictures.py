@@ -31,7 +31,7 @@ CURVES = {"train_loss": "Training loss", "epoch_validation_accuracy": "Validatio
 
 
 def trade_off(rows: pd.DataFrame) -> Figure:
-    """Accuracy against inference time, a colour for each model, the Pareto front drawn; bars: deviation over seeds.
+    """Accuracy against inference time, a colour for each model, the Pareto front drawn; bars: deviations over seeds.
 
     Args:
         rows: the chosen configurations on the source corpus.
@@ -42,7 +42,7 @@ def trade_off(rows: pd.DataFrame) -> Figure:
     axes.step(edge["inference_ms"], edge["accuracy"], where="post", color=_GREY, linewidth=0.8, zorder=1)
     for row in rows.itertuples():
         axes.errorbar(
-            row.inference_ms, row.accuracy, yerr=row.accuracy_std if row.seeds > 1 else None,
+            row.inference_ms, row.accuracy, xerr=row.inference_ms_std, yerr=row.accuracy_std,
             color=_MODEL_COLOURS.get(row.model, _GREY), marker=_DIM_MARKERS[row.dim], markersize=6, elinewidth=0.7,
         )  # fmt: skip
     for dim, part in rows.groupby("dim"):
@@ -67,7 +67,7 @@ def relative_changes(changes: pd.DataFrame) -> Figure:
     Args:
         changes: the table of the same name.
     """
-    figure = Figure(figsize=(7.2, 4.4), layout="constrained")
+    figure = Figure(figsize=(7.2, 4.8), layout="constrained")
     panels = figure.subplots(2, 3, sharey=True).ravel()
     models = list(dict.fromkeys(changes["Model"]))
     order = [dim for dim in DIMENSIONS if dim in set(changes["Dimension"])]
@@ -75,27 +75,32 @@ def relative_changes(changes: pd.DataFrame) -> Figure:
         POINTS: (changes["95% low"], changes["95% high"]),
         TIME: (100 * (1 / changes["Speed-up high"] - 1), 100 * (1 / changes["Speed-up low"] - 1)),
     }
+    # A line for the name of each dimension, then one for each model.
+    first_lines = {dim: index * (len(models) + 1.3) for index, dim in enumerate(order)}
     for axes, column in zip(panels, _CHANGES, strict=True):
         low, high = intervals.get(column, (None, None))
         shown = changes.assign(value=changes[column], low=low, high=high)
-        for position, dim in enumerate(order):
+        for dim, line in first_lines.items():
             part = shown[shown["Dimension"].eq(dim)].set_index("Model").reindex(models)
-            height = 0.8 / len(models)
-            places = [position + (index - (len(models) - 1) / 2) * height for index in range(len(models))]
-            axes.barh(places, part["value"].astype(float), height=0.85 * height, color=_DIM_COLOURS[dim])
+            places = [line + 1 + index for index in range(len(models))]
+            axes.barh(places, part["value"].astype(float), height=0.85, color=_DIM_COLOURS[dim])
             for place, (start, end) in zip(places, part[["low", "high"]].astype(float).to_numpy(), strict=True):
                 axes.plot([start, end], [place, place], color="black", linewidth=0.8)
         axes.axvline(0, color="black", linewidth=0.6)
         axes.set_title(column, **_STYLE)
-        axes.set_yticks(range(len(order)), order, **_STYLE)
         _plain(axes)
+    names = [(line + index, name) for dim, line in first_lines.items() for index, name in enumerate([dim, *models])]
+    for axes in panels:
+        axes.set_yticks(*zip(*names, strict=True), fontsize=7)
+        axes.tick_params(axis="y", length=0)
+        for label in axes.get_yticklabels():
+            label.set_fontweight("bold" if label.get_text() in order else "normal")
     panels[0].invert_yaxis()
-    figure.supxlabel(f"Bars of a dimension from top to bottom: {', '.join(models)}", **_STYLE)
     return figure
 
 
 def resources(rows: pd.DataFrame) -> Figure:
-    """Memory and time of every row as bars, grouped by model.
+    """Memory and time of every row as bars, grouped by model; whiskers: deviations over seeds.
 
     Args:
         rows: the chosen configurations on the source corpus.
@@ -106,9 +111,12 @@ def resources(rows: pd.DataFrame) -> Figure:
     width = 0.8 / len(dims)
     for axes, (metric, title) in zip(figure.subplots(2, 2).ravel(), _RESOURCES.items(), strict=True):
         for index, dim in enumerate(dims):
-            heights = rows[rows["dim"].eq(dim)].set_index("checkpoint")[metric].reindex(models)
+            part = rows[rows["dim"].eq(dim)].set_index("checkpoint").reindex(models)
             places = [position + (index - (len(dims) - 1) / 2) * width for position in range(len(models))]
-            axes.bar(places, heights, width=0.9 * width, color=_DIM_COLOURS[dim], label=_called(dim))
+            axes.bar(
+                places, part[metric], yerr=part[f"{metric}_std"], width=0.9 * width, color=_DIM_COLOURS[dim],
+                label=_called(dim), error_kw={"linewidth": 0.8},
+            )  # fmt: skip
         axes.set_title(title, **_STYLE)
         axes.set_xticks(range(len(models)), models, **_SMALL)
         _plain(axes)

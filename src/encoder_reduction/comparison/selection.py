@@ -11,6 +11,7 @@ from ..store import without_controls
 
 _CONFIGURATION = ["stage", "model", "checkpoint", "dim", "config", "plan_fingerprint"]
 _TAGS = ("device", "libraries", "memory_kind", "machine")
+_SPREAD = ["accuracy", "inference_ms", "training_seconds", "training_memory_gb", "inference_memory_gb"]
 _RANK = {name: position for position, name in enumerate((*MODELS, "none", *DIMENSIONS))}
 _SIZES = {"heads": "num_attention_heads", "hidden": "hidden_size", "layers": "num_hidden_layers"}
 
@@ -89,14 +90,15 @@ def configurations(runs: pd.DataFrame) -> pd.DataFrame:
     """What was run once or with several seeds, one row each, the best by validation accuracy first.
 
     Returns:
-        The configuration, the mean of every metric over its seeds, ``seeds`` (how many), ``accuracy_std``,
-        ``run_ids`` (by seed), ``level`` (share of the dimension that stays; missing without a baseline), and
-        ``device``, ``libraries``, ``memory_kind`` and ``machine`` (whether it was fit for measuring).
+        The configuration, the mean of every metric over its seeds, ``seeds`` (how many), the standard deviation over
+        them of what the pictures show (``accuracy_std`` and so on), ``run_ids`` (by seed), ``level`` (share of the
+        dimension that stays; missing without a baseline), and ``device``, ``libraries``, ``memory_kind`` and
+        ``machine`` (whether it was fit for measuring).
     """
     grouped = runs.groupby(_CONFIGURATION, sort=False)
     rows = grouped[list(runs.select_dtypes("number").columns.drop("start_time"))].mean()
     rows["seeds"] = grouped["seed"].nunique()
-    rows["accuracy_std"] = grouped["accuracy"].std()
+    rows = rows.join(grouped[_SPREAD].std().add_suffix("_std"))
     rows["run_ids"] = grouped[["seed", "run_id"]].apply(
         lambda runs: dict(sorted(zip(runs["seed"], runs["run_id"], strict=True), key=lambda pair: int(pair[0])))
     )
