@@ -15,7 +15,7 @@ from encoder_reduction import calibration, checkpoints, corpora, presets
 from encoder_reduction.reductions.importance import Batch
 from encoder_reduction.tokenisation import tokenise
 
-pytest_plugins = ["studies", "machines"]
+pytest_plugins = ["studies", "machines", "browser"]
 
 # Side by side, test processes that take all processors each would wait for one another.
 if "PYTEST_XDIST_WORKER" in os.environ:

@@ -87,16 +87,16 @@ def tracking_server(folder, store) -> Server:
 
 @pytest.fixture(scope="session")
 def debian():
-    """Slurm, PostgreSQL and shellcheck, installed where they are not and may be."""
+    """Slurm, PostgreSQL, shellcheck and Chromium, installed where they are not and may be."""
     with FileLock(Path(tempfile.gettempdir()) / "encoder-reduction-tests.lock"):
-        programs = (shutil.which("slurmctld"), shutil.which("munged"), shutil.which("shellcheck"), _postgres("initdb"))
-        if all(programs):
+        programs = ("slurmctld", "munged", "shellcheck", "chromium")
+        if all(map(shutil.which, programs)) and _postgres("initdb"):
             return
         if os.getuid() != 0 or not shutil.which("apt-get"):
-            pytest.skip("needs slurm-wlm, munge, postgresql and shellcheck: run tests/slurm/install.sh as root")
-        installed = subprocess.run([SCRIPTS / "install.sh"], capture_output=True, text=True)
+            pytest.skip("needs Slurm, PostgreSQL, shellcheck and Chromium: run tests/install.sh as root")
+        installed = subprocess.run([ROOT / "tests" / "install.sh"], capture_output=True, text=True)
         if installed.returncode:
-            pytest.skip(f"Slurm and PostgreSQL could not be installed: {installed.stderr.strip()[-300:]}")
+            pytest.skip(f"Slurm, PostgreSQL and Chromium could not be installed: {installed.stderr.strip()[-300:]}")
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,47 @@
+"""Debian's Chromium, driven by Playwright."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+# What MLflow's pages keep in the browser: the view of model training, and no assistant over it.
+_SETTLED = """
+if (window === top) {
+    localStorage.setItem('mlflow.workflowType_v1', '"machine_learning"');
+    localStorage.setItem('mlflow.assistant.fab.autoOpenedOnFirstLoad_v1', 'true');
+}
+"""
+_QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking", "--disable-sync"]
+
+
+@pytest.fixture(scope="session")
+def chromium(debian) -> Iterator[Browser]:
+    with launched() as browser:
+        yield browser
+
+
+@contextmanager
+def launched() -> Iterator[Browser]:
+    """A headless browser."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=_QUIET)
+        yield browser
+        browser.close()
+
+
+@contextmanager
+def opened(browser: Browser, url: str, width: int, height: int) -> Iterator[tuple[Page, list[str]]]:
+    """A page in a window of its own, and the addresses that it has asked for; nothing may go wrong in it."""
+    context = browser.new_context(viewport={"width": width, "height": height})
+    context.add_init_script(_SETTLED)
+    page = context.new_page()
+    requests, errors = [], []
+    page.on("request", lambda request: requests.append(request.url))
+    page.on("pageerror", lambda error: errors.append(error))
+    page.goto(url, wait_until="load")
+    yield page, requests
+    assert not errors
+    context.close()
