@@ -13,6 +13,7 @@ run() {
     local entry=$1 job=$SLURM_JOB_ID state group asked="" resume=()
     shift
     [[ -z ${SLURM_ARRAY_JOB_ID-} ]] || job=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID
+    mkdir -p logs/slurm/state # which submit.sh has made, and a bare sbatch has not
     state=$PWD/logs/slurm/state/$job
     # The entry point writes its MLflow run to .run and how it ended to .end.
     export ENCODER_REDUCTION_STATE=$state ENCODER_REDUCTION_LOG=logs/slurm/$SLURM_JOB_NAME-$job.log

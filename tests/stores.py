@@ -13,6 +13,7 @@ def finished(model="bert", dim="none", stage=None, config=None, seed=42, params=
     figures = {
         "parameters": 100.0, "accuracy": 0.8, "f1": 0.8, "validation_accuracy": 0.8, "inference_ms": 10.0,
         "training_memory_gb": 2.0, "inference_memory_gb": 1.0, "training_seconds": 100.0, "flops_per_example": 1e9,
+        "inference_ms_std": 0.1,
     } | metrics  # fmt: skip
     config = config or ("baseline" if dim == "none" else f"{dim}-6")
     stage = stage or ("baseline" if dim == "none" else "reduce")

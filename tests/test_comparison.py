@@ -70,7 +70,7 @@ def test_seeds_are_averaged_and_repeated_runs_count_once():
     report, table, _ = compared()
     assert present(table)[1] == ["layers-6", pytest.approx(0.73)]
     everything = artifact("every_figure.csv")
-    assert everything["accuracy_std"].iloc[1] == pytest.approx(np.std([0.70, 0.72, 0.77], ddof=1))
+    assert everything["accuracy_seed_std"].iloc[1] == pytest.approx(np.std([0.70, 0.72, 0.77], ddof=1))
     assert everything["inference_memory_gb"].tolist() == [1, 1]
     assert "Seeds per row: 1 to 3" in report
 

@@ -1,15 +1,17 @@
 import copy
 import os
 import signal
+import weakref
 
 import numpy as np
 import pytest
 import torch
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
-from encoder_reduction import corpora, presets
+from encoder_reduction import corpora, presets, training
 from encoder_reduction.errors import STOP, UserError, explain, leave_in_order_when_stopped
 from encoder_reduction.pieces import VARIABLE, Pieces, Record
+from encoder_reduction.profiling.memory import start_peak_again
 from encoder_reduction.tokenisation import tokenise
 from encoder_reduction.training import FineTuner, NonFiniteLossError, _ShuffledBatches, _Trainer, resolve_precision
 
@@ -143,7 +145,7 @@ def test_every_example_is_seen_once_in_batches_of_similar_length():
 
 def test_predictions_keep_the_order_of_the_split(packaged, tokenised):
     model, tokenizer = packaged["bert"]
-    settings = presets.load("packaged")[0].fine_tuning
+    settings = presets.load("packaged")[0].fine_tuning.model_copy(update={"precision": "fp32"})
     tuner = FineTuner(model, tokenizer, settings, 1, lambda values, step: None, False)
     ids = [str(index) for index in range(len(tokenised["test"]))]
     result = tuner.evaluate(tokenised["test"], ids).predictions
@@ -182,17 +184,24 @@ def test_out_of_memory_computes_the_same_batches_in_more_passes(packaged, tokeni
         FineTuner(without_dropout(model), tokenizer, settings, 1, lambda values, step: None, False) for _ in range(2)
     ]
     undisturbed = tuners[0].train(tokenised["train"], tokenised["validation"], Pieces(tmp_path / "undisturbed"))
-    step = _Trainer.training_step
+    step, failed = _Trainer.training_step, []
 
     def with_room_for_five(self, model, inputs, *arguments, **more):
         if len(inputs["labels"]) > 5:
+            failed.append(weakref.ref(self))
             raise torch.OutOfMemoryError("CUDA out of memory.")
         return step(self, model, inputs, *arguments, **more)
 
+    def nothing_left():
+        start_peak_again()
+        assert not [trainer for trainer in failed if trainer()], "what failed is still in memory"
+
     monkeypatch.setattr(_Trainer, "training_step", with_room_for_five)
-    training = tuners[1].train(tokenised["train"], tokenised["validation"], Pieces(tmp_path / "in_passes"))
-    assert (undisturbed.micro_batch_size, training.micro_batch_size) == (16, 4)
-    assert (training.steps, training.examples) == (undisturbed.steps, undisturbed.examples)
+    monkeypatch.setattr(training, "start_peak_again", nothing_left)
+    trained = tuners[1].train(tokenised["train"], tokenised["validation"], Pieces(tmp_path / "in_passes"))
+    assert len(failed) == 2
+    assert (undisturbed.micro_batch_size, trained.micro_batch_size) == (16, 4)
+    assert (trained.steps, trained.examples) == (undisturbed.steps, undisturbed.examples)
     logits = [tuner.logits(tokenised["test"]) for tuner in tuners]
     assert logits[1] == pytest.approx(logits[0], abs=2e-3)
     assert "with 4 examples at once instead of 16, 4 passes a step" in caplog.text

@@ -19,6 +19,7 @@ from filelock import FileLock
 from matplotlib.figure import Figure
 from mlflow.entities import LoggedModelStatus, Metric
 from mlflow.exceptions import MlflowException
+from mlflow.utils.mlflow_tags import MLFLOW_PROJECT_ENTRY_POINT
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from . import slurm
@@ -36,6 +37,8 @@ _HEALTH_TIMEOUT = 5
 _SYSTEM_METRICS_SECONDS = 5
 _SENDING_SECONDS = 10
 _TAG_LENGTH = 5000
+# By then every entry point has said what its run is, even where MLflow made an environment for it first.
+_BEGINNING_SECONDS = 3600
 
 
 class Run:
@@ -235,6 +238,7 @@ def settle() -> list[str]:
     """
     check_store()
     client, delivered = mlflow.MlflowClient(), []
+    _end_what_never_began(client)
     for folder in all_folders():
         if not folder.belongs_to(store_uri()) or not folder.claim():
             continue
@@ -253,6 +257,16 @@ def settle() -> list[str]:
         folder.release(keep=not arrived or folder.checkpoints.is_dir())
         delivered += [folder.run_id] if waited and arrived else []
     return delivered
+
+
+def _end_what_never_began(client: mlflow.MlflowClient) -> None:
+    """Mark runs FAILED that ``mlflow run`` opened and whose entry point was killed before it took over."""
+    before = int(1000 * (time.time() - _BEGINNING_SECONDS))
+    states = f"attributes.status = 'RUNNING' and attributes.start_time < {before}"
+    for run in client.search_runs([current_experiment()], states):
+        if MLFLOW_PROJECT_ENTRY_POINT in run.data.tags and "stage" not in run.data.tags:
+            client.set_tag(run.info.run_id, "error", "The process of this run was killed before it began.")
+            client.set_terminated(run.info.run_id, "FAILED")
 
 
 def check_store() -> None:

@@ -31,7 +31,7 @@ from .evaluation import Evaluation, evaluation, score
 from .pieces import Pieces, Record
 from .presets import Distillation, FineTuning
 from .profiling.compute import Shape
-from .profiling.memory import TrainingState, training_state
+from .profiling.memory import TrainingState, start_peak_again, training_state
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -167,20 +167,18 @@ class FineTuner:
             try:
                 return self._train(train, validation, record, pieces)
             except torch.OutOfMemoryError:
-                passes = 2 * record.passes
-                if self._settings.batch_size < passes:
+                if self._settings.batch_size < 2 * record.passes:
                     raise
-                record = Record(passes)
-                pieces.clear()
-                _LOGGER.warning(
-                    "Out of memory: training starts again with %d examples at once instead of %d, %d passes a step.",
-                    math.ceil(self._settings.batch_size / passes), self._settings.batch_size, passes,
-                )  # fmt: skip
-                self.model.zero_grad(set_to_none=True)
-                self.model.load_state_dict(started_from)
-                if torch.cuda.is_available():
-                    torch.cuda.empty_cache()
-                    torch.cuda.reset_peak_memory_stats()
+            # Not within the handler: its traceback keeps what the failed step had in memory.
+            record = Record(2 * record.passes)
+            pieces.clear()
+            _LOGGER.warning(
+                "Out of memory: training starts again with %d examples at once instead of %d, %d passes a step.",
+                math.ceil(self._settings.batch_size / record.passes), self._settings.batch_size, record.passes,
+            )  # fmt: skip
+            self.model.zero_grad(set_to_none=True)
+            self.model.load_state_dict(started_from)
+            start_peak_again()
 
     def _train(self, train: Dataset, validation: Dataset, record: Record, pieces: Pieces) -> Training:
         trainer = self._trainer(str(pieces.folder), train, validation, record)

@@ -151,6 +151,26 @@ with tracking.open_run(experiment_id=sys.argv[1]) as run:
     assert run.data.tags["error"] == "The process of this run was killed."
 
 
+def test_a_run_that_was_killed_before_it_began_is_not_left_running(server, experiment, monkeypatch):
+    """`mlflow run` has opened it; its entry point never took over."""
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", experiment)
+    client = mlflow.MlflowClient()
+    now, long_ago = (int(1000 * (time.time() - seconds)) for seconds in (0, 7200))
+    by_mlflow_run = {"mlflow.project.entryPoint": "reduce"}
+    runs = [
+        client.create_run(experiment, start_time, tags).info.run_id
+        for start_time, tags in [
+            (long_ago, by_mlflow_run),
+            (now, by_mlflow_run),
+            (long_ago, {**by_mlflow_run, "stage": "reduce"}),  # perhaps on another machine
+            (long_ago, {}),  # not ours
+        ]
+    ]
+    tracking.settle()
+    assert [client.get_run(run_id).info.status for run_id in runs] == ["FAILED", "RUNNING", "RUNNING", "RUNNING"]
+    assert client.get_run(runs[0]).data.tags["error"] == "The process of this run was killed before it began."
+
+
 @pytest.fixture
 def file(tmp_path):
     """An SQLite file that is the store for as long as the test runs."""

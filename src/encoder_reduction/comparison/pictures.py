@@ -42,12 +42,12 @@ def trade_off(rows: pd.DataFrame) -> Figure:
     axes.step(edge["inference_ms"], edge["accuracy"], where="post", color=_GREY, linewidth=0.8, zorder=1)
     for row in rows.itertuples():
         axes.errorbar(
-            row.inference_ms, row.accuracy, xerr=row.inference_ms_std, yerr=row.accuracy_std,
+            row.inference_ms, row.accuracy, xerr=row.inference_ms_seed_std, yerr=row.accuracy_seed_std,
             color=_MODEL_COLOURS.get(row.model, _GREY), marker=_DIM_MARKERS[row.dim], markersize=6, elinewidth=0.7,
         )  # fmt: skip
     for dim, part in rows.groupby("dim"):
         # Once, above its points: names of single points would cover each other.
-        place = (part["inference_ms"].mean(), (part["accuracy"] + part["accuracy_std"].fillna(0)).max())
+        place = (part["inference_ms"].mean(), (part["accuracy"] + part["accuracy_seed_std"].fillna(0)).max())
         axes.annotate(_called(dim), place, (0, 8), textcoords="offset points", ha="center", **_SMALL)
     _name_models(axes, rows)
     axes.plot([], [], color=_GREY, linewidth=0.8, label="Pareto front")
@@ -114,7 +114,7 @@ def resources(rows: pd.DataFrame) -> Figure:
             part = rows[rows["dim"].eq(dim)].set_index("checkpoint").reindex(models)
             places = [position + (index - (len(dims) - 1) / 2) * width for position in range(len(models))]
             axes.bar(
-                places, part[metric], yerr=part[f"{metric}_std"], width=0.9 * width, color=_DIM_COLOURS[dim],
+                places, part[metric], yerr=part[f"{metric}_seed_std"], width=0.9 * width, color=_DIM_COLOURS[dim],
                 label=_called(dim), error_kw={"linewidth": 0.8},
             )  # fmt: skip
         axes.set_title(title, **_STYLE)
@@ -166,7 +166,7 @@ def keep_curves(curves: pd.DataFrame) -> Figure:
     for axes, (name, own) in zip(panels[0], curves.groupby("checkpoint", sort=False), strict=True):
         for dim, line in own.groupby("dim", sort=False):
             axes.errorbar(
-                100 * line["level"], line["accuracy"], yerr=line["accuracy_std"], color=_DIM_COLOURS[dim],
+                100 * line["level"], line["accuracy"], yerr=line["accuracy_seed_std"], color=_DIM_COLOURS[dim],
                 marker=_DIM_MARKERS[dim], markersize=4, linewidth=1.2, elinewidth=0.7,
             )  # fmt: skip
             _name_end(axes, 100 * line["level"].iloc[-1], line["accuracy"].iloc[-1], dim, side="left")

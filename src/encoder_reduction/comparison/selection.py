@@ -91,14 +91,14 @@ def configurations(runs: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         The configuration, the mean of every metric over its seeds, ``seeds`` (how many), the standard deviation over
-        them of what the pictures show (``accuracy_std`` and so on), ``run_ids`` (by seed), ``level`` (share of the
+        them of what the pictures show (``accuracy_seed_std`` and so on), ``run_ids`` (by seed), ``level`` (share of the
         dimension that stays; missing without a baseline), and ``device``, ``libraries``, ``memory_kind`` and
         ``machine`` (whether it was fit for measuring).
     """
     grouped = runs.groupby(_CONFIGURATION, sort=False)
     rows = grouped[list(runs.select_dtypes("number").columns.drop("start_time"))].mean()
     rows["seeds"] = grouped["seed"].nunique()
-    rows = rows.join(grouped[_SPREAD].std().add_suffix("_std"))
+    rows = rows.join(grouped[_SPREAD].std().add_suffix("_seed_std"))
     rows["run_ids"] = grouped[["seed", "run_id"]].apply(
         lambda runs: dict(sorted(zip(runs["seed"], runs["run_id"], strict=True), key=lambda pair: int(pair[0])))
     )

@@ -46,10 +46,10 @@ def keep_curves(found: pd.DataFrame) -> pd.DataFrame:
         found: all configurations on the source corpus.
 
     Returns:
-        ``model``, ``checkpoint``, ``dim``, ``level``, ``config``, ``accuracy``, ``accuracy_std``, ``seeds``,
+        ``model``, ``checkpoint``, ``dim``, ``level``, ``config``, ``accuracy``, ``accuracy_seed_std``, ``seeds``,
         from the baseline down; of several configurations of a level, the best on validation.
     """
-    columns = ["model", "checkpoint", "dim", "level", "config", "accuracy", "accuracy_std", "seeds"]
+    columns = ["model", "checkpoint", "dim", "level", "config", "accuracy", "accuracy_seed_std", "seeds"]
     curves = []
     for (model, dim), own in found[found["dim"].isin(DIMENSIONS)].groupby(["model", "dim"], sort=False):
         full = found[found["model"].eq(model) & found["dim"].eq("none")].head(1)
