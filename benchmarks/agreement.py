@@ -20,7 +20,7 @@ import torch  # noqa: E402
 from torch.utils.benchmark import Timer  # noqa: E402
 
 from encoder_reduction import checkpoints, presets  # noqa: E402
-from encoder_reduction.inference import Profiler  # noqa: E402
+from encoder_reduction.inference import Profiler, for_inference  # noqa: E402
 from encoder_reduction.profiling.latency import measure_interleaved  # noqa: E402
 from encoder_reduction.profiling.machine import device_name, watched  # noqa: E402
 from encoder_reduction.reductions import reduce_model  # noqa: E402
@@ -39,7 +39,7 @@ def profilers() -> tuple[Profiler, Profiler, Profiler]:
     second, _ = checkpoints.load(plan.checkpoint, seed=0)
     half = reduce_model(first, plan.reductions, [], seed=0)
     return tuple(
-        Profiler(model.to(device).eval(), tokenizer, plan.fine_tuning, plan.profiling)
+        Profiler(for_inference(model.to(device), "auto"), tokenizer, plan.fine_tuning, plan.profiling)
         for model in (first, second, half)
     )
 

@@ -31,13 +31,13 @@ from transformers import (  # noqa: E402
 
 from encoder_reduction import presets  # noqa: E402
 from encoder_reduction.figures import of_size  # noqa: E402
-from encoder_reduction.inference import Profiler, flops_of  # noqa: E402
+from encoder_reduction.inference import Profiler, flops_of, for_inference  # noqa: E402
 from encoder_reduction.profiling.compute import matrix_product_rate  # noqa: E402
 from encoder_reduction.profiling.latency import measure  # noqa: E402
 from encoder_reduction.profiling.machine import device_name, watched  # noqa: E402
 from encoder_reduction.profiling.memory import peak_memory  # noqa: E402
 from encoder_reduction.reductions import reduce_model  # noqa: E402
-from encoder_reduction.training import autocast, compute_dtype  # noqa: E402
+from encoder_reduction.training import compute_dtype  # noqa: E402
 
 MODELS = {
     "bert-base": (BertForSequenceClassification, BertConfig()),
@@ -76,14 +76,16 @@ def measured(name: str, dim: str, training: bool, time_budget: float) -> dict[st
     plan = preset.plan("baseline", "bert", overrides={"time_budget": time_budget, "relative_width": 0.02})
     model, reduction_seconds = network(name, dim)
     model.to(device)
+    with watched(device) as training_machine:
+        product = matrix_product_rate(device, compute_dtype("auto"), time_budget)
+        step = training_step(model, device, product, time_budget) if training else {}
+    model = for_inference(model, "auto")
     # Random token ids need no tokenizer.
     profiler = Profiler(model, tokenizer=None, fine_tuning=plan.fine_tuning, settings=plan.profiling)
     with watched(device) as machine:
         single = profiler.latency(profiler.fixed(TOKENS, 1))
         with peak_memory(device) as memory:
             batch = profiler.latency(profiler.fixed(TOKENS, BATCH))
-        product = matrix_product_rate(device, compute_dtype("auto"), time_budget)
-        step = training_step(model, device, product, time_budget) if training else {}
     flops = flops_of(model).forward(TOKENS)
     low, high = batch.interval
     return {
@@ -98,7 +100,7 @@ def measured(name: str, dim: str, training: bool, time_budget: float) -> dict[st
         "Peak memory (GB)": f"{memory.peak:.2f}",
         "Time to reduce (s)": f"{reduction_seconds:.1f}",
         **step,
-        "machine": "; ".join(machine.warnings()) or "quiet",
+        "machine": "; ".join(training_machine.warnings() + machine.warnings()) or "quiet",
     }
 
 
@@ -107,10 +109,11 @@ def training_step(model: PreTrainedModel, device: torch.device, product: float, 
     profiler_batch = torch.randint(1000, 20000, (BATCH, TRAINING_TOKENS), device=device)
     labels = torch.zeros(BATCH, dtype=torch.long, device=device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
-    scaler = torch.amp.GradScaler(device.type, enabled=compute_dtype("auto") is torch.float16)
+    dtype = compute_dtype("auto")
+    scaler = torch.amp.GradScaler(device.type, enabled=dtype is torch.float16)
 
     def step() -> None:
-        with autocast(device, "auto"):
+        with torch.autocast(device.type, dtype, enabled=dtype is not torch.float32):
             loss = model(input_ids=profiler_batch, labels=labels).loss
         scaler.scale(loss).backward()
         scaler.step(optimizer)

@@ -1,9 +1,11 @@
+import copy
 import time
 
 import pytest
+import torch
 
 from encoder_reduction import presets
-from encoder_reduction.inference import Profiler, latency_table
+from encoder_reduction.inference import Profiler, for_inference, latency_table
 from encoder_reduction.tokenisation import tokenise
 
 
@@ -16,7 +18,7 @@ def plan():
 @pytest.fixture(scope="module")
 def profiler(packaged, plan):
     model, tokenizer = packaged["roberta"]
-    return Profiler(model.eval(), tokenizer, plan.fine_tuning, plan.profiling)
+    return Profiler(for_inference(copy.deepcopy(model), "auto"), tokenizer, plan.fine_tuning, plan.profiling)
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +38,17 @@ def test_workloads_are_the_first_texts_and_each_length_that_fits(profiler, token
     assert batch["input_ids"].shape == (8, 16)
     assert batch["attention_mask"].all()
     assert not batch["input_ids"].eq(profiler.tokenizer.pad_token_id).any()
+
+
+@pytest.mark.parametrize(("precision", "dtype", "tolerance"), [("fp32", "float32", 1e-4), ("bf16", "bfloat16", 0.05)])
+def test_a_model_for_inference_has_its_weights_converted_once(packaged, profiler, precision, dtype, tolerance):
+    model = packaged["roberta"][0].eval()
+    ready = for_inference(copy.deepcopy(model).train(), precision)
+    assert {str(parameter.dtype) for parameter in ready.parameters()} == {f"torch.{dtype}"}
+    (batch,) = profiler.fixed(16, 8).batches
+    with torch.inference_mode():
+        expected, found = model(**batch).logits, ready(**batch).logits
+    assert found.float() == pytest.approx(expected, abs=tolerance)
 
 
 @pytest.mark.alone

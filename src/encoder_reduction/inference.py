@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 from .presets import FineTuning, Profiling
 from .profiling.compute import Flops, Shape, count_flops
 from .profiling.latency import Call, Latency, measure
-from .training import autocast
+from .training import compute_dtype
 
 Batch = dict[str, torch.Tensor]
 
@@ -50,7 +50,7 @@ class Profiler:
     """Times the forward pass of one model as the plan asks.
 
     Attributes:
-        model: a classifier in evaluation mode.
+        model: a classifier, as :func:`for_inference` leaves it.
         tokenizer: its tokenizer.
         fine_tuning: batch size, maximal length and precision.
         settings: how long, how sure, on how many texts and at which lengths.
@@ -85,7 +85,7 @@ class Profiler:
         ]
 
     def calls(self, workload: Workload) -> list[Call]:
-        """One call of the forward pass for each batch, in the plan's precision."""
+        """One call of the forward pass for each batch."""
         return [self._forward(batch) for batch in workload.batches]
 
     def latency(self, workload: Workload) -> Latency:
@@ -117,13 +117,12 @@ class Profiler:
 
     def _forward(self, batch: Batch) -> Call:
         def call() -> object:
-            with torch.inference_mode(), autocast(self.model.device, self.fine_tuning.precision):
+            with torch.inference_mode():
                 return self.model(**batch)
 
         return call
 
     def _measure(self, calls: list[Call], examples: int) -> Latency:
-        self.model.eval()
         return measure(
             calls,
             examples,
@@ -132,6 +131,15 @@ class Profiler:
             min_repetitions=self.settings.min_repetitions,
             time_budget=self.settings.time_budget,
         )
+
+
+def for_inference(model: PreTrainedModel, precision: str) -> PreTrainedModel:
+    """The model as it would be deployed, in place: without dropout, its weights in the precision's number format.
+
+    They are converted once. Autocast, which training uses, converts all of them at every call: of bert-base at 16 x 128
+    tokens that took a fifth of the time, of a single short text half of it (bfloat16 on a CPU).
+    """
+    return model.eval().to(compute_dtype(precision))
 
 
 def flops_of(model: PreTrainedModel) -> Flops:

@@ -14,7 +14,7 @@ import torch
 from . import checkpoints, corpora, fingerprints, store, tracking
 from .comparison import selection
 from .errors import UserError
-from .inference import Profiler, Workload
+from .inference import Profiler, Workload, for_inference
 from .presets import Preset, RunPlan
 from .profiling.latency import measure_interleaved
 from .profiling.machine import device_name, watched
@@ -106,7 +106,8 @@ def _load(
     workloads: list[dict[tuple[str, int], Workload]] = []
     for run_id in run_ids:
         model, tokenizer = checkpoints.load_folder(folders.enter_context(store.downloaded_model(run_id)))
-        profiler = Profiler(model.to(device).eval(), tokenizer, plan.fine_tuning, plan.profiling)
+        model = for_inference(model.to(device), plan.fine_tuning.precision)
+        profiler = Profiler(model, tokenizer, plan.fine_tuning, plan.profiling)
         own = profiler.workloads(tokenise(test, tokenizer, plan.fine_tuning.max_length))
         profilers.append(profiler)
         workloads.append({(workload.name, workload.batch_size): workload for workload in own})

@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 from . import calibration, checkpoints, corpora, distillation, figures, fingerprints, store, tracking
 from .architectures import sizes_of
 from .errors import UserError
-from .inference import Profiler, latency_table
+from .inference import Profiler, for_inference, latency_table
 from .pieces import Pieces
 from .presets import FineTuning, RunPlan
 from .profiling.energy import EnergyUsed, energy_used
@@ -92,12 +92,14 @@ def execute(
             tokenised["train"] = learn_from(source_run, tokenised["train"], settings, data["train"])
             stopwatch.lap("teaching")
         tuner = FineTuner(model, tokenizer, settings, plan.seed, run.point, progress, plan.distillation)
-        profiler = Profiler(model, tokenizer, settings, plan.profiling)
         with watched(device) as machine:
             training, training_memory, training_energy = train(tuner, tokenised, run, device)
             stopwatch.lap("fine_tuning")
             test = tuner.evaluate(tokenised["test"], data["test"]["id"])
             stopwatch.lap("evaluation")
+            run.model(model, tokenizer)
+            stopwatch.lap("saving")
+            profiler = Profiler(for_inference(model, precision), tokenizer, settings, plan.profiling)
             texts = profiler.texts(tokenised["test"], settings.batch_size)
             with peak_memory(device) as inference_memory:
                 latency = profiler.latency(texts)
@@ -118,7 +120,6 @@ def execute(
         run.json(machine.as_dict(), "machine.json")
         run.table(latency_table(inference.latencies), "latency.csv")
         run.table(test.predictions, store.PREDICTIONS_FILE)
-        run.model(model, tokenizer)
         return Outcome(run.run_id, name, metrics)
 
 

@@ -117,12 +117,6 @@ def resolve_precision(precision: str) -> str:
     return "bf16" if capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") else "fp32"
 
 
-def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """The arithmetic of the Trainer at this precision, for passes outside of it."""
-    dtype = compute_dtype(precision)
-    return torch.autocast(device.type, dtype, enabled=dtype is not torch.float32)
-
-
 def compute_dtype(precision: str) -> torch.dtype:
     """The number format that matrix products are computed in at this precision."""
     return {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}[resolve_precision(precision)]
