@@ -5,6 +5,7 @@ Colours are Okabe & Ito's, which colour-blind readers can tell apart; markers or
 
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -45,14 +46,12 @@ def trade_off(rows: pd.DataFrame) -> Figure:
             row.inference_ms, row.accuracy, xerr=row.inference_ms_seed_std, yerr=row.accuracy_seed_std,
             color=_MODEL_COLOURS.get(row.model, _GREY), marker=_DIM_MARKERS[row.dim], markersize=6, elinewidth=0.7,
         )  # fmt: skip
-    for dim, part in rows.groupby("dim"):
-        # Once, above its points: names of single points would cover each other.
-        place = (part["inference_ms"].mean(), (part["accuracy"] + part["accuracy_seed_std"].fillna(0)).max())
-        axes.annotate(_called(dim), place, (0, 8), textcoords="offset points", ha="center", **_SMALL)
+    for dim in rows["dim"].unique():
+        _name_dimension(axes, rows, dim)
     _name_models(axes, rows)
     axes.plot([], [], color=_GREY, linewidth=0.8, label="Pareto front")
     axes.legend(frameon=False, loc="lower right", **_STYLE)
-    axes.margins(x=0.08, y=0.12)
+    axes.margins(x=0.08, y=0.14)
     axes.set_xlabel("Inference time (ms per example)", **_STYLE)
     axes.set_ylabel("Test accuracy", **_STYLE)
     _plain(axes)
@@ -95,7 +94,7 @@ def relative_changes(changes: pd.DataFrame) -> Figure:
         axes.tick_params(axis="y", length=0)
         for label in axes.get_yticklabels():
             label.set_fontweight("bold" if label.get_text() in order else "normal")
-    panels[0].invert_yaxis()
+    panels[0].set_ylim(names[-1][0] + 0.7, -0.7)
     return figure
 
 
@@ -214,6 +213,18 @@ def _panels(frame: pd.DataFrame, rows: int, height: float) -> tuple[Figure, Sequ
 def _name_models(axes: Axes, rows: pd.DataFrame) -> None:
     for model, name in rows.drop_duplicates("model").set_index("model")["checkpoint"].items():
         axes.scatter([], [], color=_MODEL_COLOURS.get(model, _GREY), label=name, s=30)
+
+
+def _name_dimension(axes: Axes, rows: pd.DataFrame, dim: str) -> None:
+    """Once for all points of a dimension, beyond them: names of single points would cover each other."""
+    own, others = rows[rows["dim"].eq(dim)], rows[rows["dim"].ne(dim)]
+    place = own["inference_ms"].mean()
+    beside = others[(others["inference_ms"] - place).abs() < 0.15 * np.ptp(rows["inference_ms"])]
+    below = bool((beside["accuracy"] > own["accuracy"].max()).any())
+    spread = own["accuracy_seed_std"].fillna(0)
+    edge = (own["accuracy"] - spread).min() if below else (own["accuracy"] + spread).max()
+    away = {"xytext": (0, -8), "va": "top"} if below else {"xytext": (0, 8), "va": "bottom"}
+    axes.annotate(_called(dim), (place, edge), textcoords="offset points", ha="center", **away, **_SMALL)
 
 
 def _name_end(axes: Axes, x: float, y: float, text: str, side: str) -> None:

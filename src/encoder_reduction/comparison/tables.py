@@ -10,7 +10,8 @@ from .selection import with_missing_rows
 
 _MEMORY = {
     "gpu": "the most GPU memory that torch had allocated while training",
-    "resident": "the most resident memory of the process while training (there was no GPU)",
+    "resident": "the most resident memory of the process while training, its libraries included, so that small"
+    " differences say little (there was no GPU)",
 }
 _COLUMNS = {
     "checkpoint": "Model",
