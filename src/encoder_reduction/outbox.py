@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 import mlflow
 import requests
-from mlflow.entities import LoggedModelStatus, Metric, Param, RunTag
+from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 
@@ -158,11 +158,13 @@ def _send(run_id: str, folder: Path) -> None:
 
 
 def _log_model(client: mlflow.MlflowClient, run_id: str, folder: Path) -> None:
-    """Log the folder so that pyfunc serves it and plain ``from_pretrained`` loads it; a half-logged one is replaced."""
+    """Log the folder so that pyfunc serves it and plain ``from_pretrained`` loads it.
+
+    What is there of this run already is replaced: half a model, or that of a process which was killed later on.
+    """
     experiment_id = client.get_run(run_id).info.experiment_id
     for model in client.search_logged_models([experiment_id], f"source_run_id = '{run_id}'"):
-        if model.status != LoggedModelStatus.READY:
-            client.delete_logged_model(model.model_id)
+        client.delete_logged_model(model.model_id)
     Model.log(
         None,
         mlflow.pyfunc,

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
 
+import mlflow
 import psutil
 import pytest
 import requests
@@ -83,6 +84,19 @@ def tracking_server(folder, store) -> Server:
     # As slurm/server.sh has it.
     settings = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_SQLALCHEMYSTORE_MAX_OVERFLOW": "75"}
     return Server(words, folder, port, **settings)
+
+
+@contextmanager
+def tracked(folder):
+    """A tracking server on SQLite that this process logs to."""
+    server, before = tracking_server(folder, f"sqlite:///{folder}/store.db"), mlflow.get_tracking_uri()
+    server.start()
+    mlflow.set_tracking_uri(server.address)
+    try:
+        yield server
+    finally:
+        mlflow.set_tracking_uri(before)
+        server.stop()
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,7 @@ import mlflow
 import numpy as np
 import pytest
 from browser import opened
-from machines import tracking_server
+from machines import tracked
 
 from encoder_reduction import comparison, presets, tracking
 from stores import finished, with_predictions
@@ -17,24 +17,18 @@ QUESTION = "Which dimension matters most, for quality and for cost?"
 @pytest.fixture(scope="module")
 def compared(tmp_path_factory):
     """The server and the run of a comparison that has every table and picture."""
-    folder = tmp_path_factory.mktemp("server")
-    server = tracking_server(folder, f"sqlite:///{folder}/store.db")
-    before = mlflow.get_tracking_uri()
-    server.start()
-    mlflow.set_tracking_uri(server.address)
-    experiment = mlflow.set_experiment("browsed").experiment_id
-    rng = np.random.default_rng(0)
-    for model in ("bert", "roberta", "distilbert"):
-        for dim, accuracy in {"none": 0.8, "heads": 0.79, "hidden": 0.7, "layers": 0.75}.items():
-            for stage in (None, "transfer"):
-                right = rng.random(200) < accuracy
-                run_id = finished(model=model, dim=dim, stage=stage, accuracy=right.mean(), flops_per_example=accuracy)
-                with_predictions(run_id, right)
-    with tracking.open_run(experiment_id=experiment) as run:
-        comparison.compare(presets.load("packaged")[0], run)
-    yield server.address, run
-    mlflow.set_tracking_uri(before)
-    server.stop()
+    with tracked(tmp_path_factory.mktemp("server")) as server:
+        experiment = mlflow.set_experiment("browsed").experiment_id
+        rng = np.random.default_rng(0)
+        for model in ("bert", "roberta", "distilbert"):
+            for dim, accuracy in {"none": 0.8, "heads": 0.79, "hidden": 0.7, "layers": 0.75}.items():
+                for stage in (None, "transfer"):
+                    right = rng.random(200) < accuracy
+                    figures = {"accuracy": right.mean(), "flops_per_example": accuracy}
+                    with_predictions(finished(model=model, dim=dim, stage=stage, **figures), right)
+        with tracking.open_run(experiment_id=experiment) as run:
+            comparison.compare(presets.load("packaged")[0], run)
+        yield server.address, run
 
 
 @pytest.fixture(scope="module")

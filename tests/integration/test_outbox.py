@@ -11,7 +11,7 @@ import time
 import mlflow
 import pandas as pd
 import pytest
-from machines import tracking_server
+from machines import tracked, tracking_server
 from workers import EXPERIMENT, POINTS
 
 from conftest import ROOT
@@ -25,14 +25,8 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("server")
-    server = tracking_server(folder, f"sqlite:///{folder}/store.db")
-    server.start()
-    before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(server.address)
-    yield server
-    server.stop()
-    mlflow.set_tracking_uri(before)
+    with tracked(tmp_path_factory.mktemp("server")) as server:
+        yield server
 
 
 @pytest.fixture(autouse=True)
@@ -115,6 +109,16 @@ def test_a_model_that_arrived_in_part_is_logged_again(server, experiment, packag
     check_everything(run.run_id, tmp_path)
     assert tracking.register_model("half", "best", run.run_id) == "models:/encoder-reduction-half@best"
     assert mlflow.pyfunc.load_model("models:/encoder-reduction-half@best").predict(["Dull."])
+
+
+def test_a_run_that_says_its_model_again_has_one(server, experiment, packaged):
+    """As one does whose process was killed after that, and which went on from its last checkpoint."""
+    with tracking.open_run(experiment_id=experiment) as run:
+        run.model(*packaged["bert"])
+        run.model(*packaged["bert"])
+    found = mlflow.MlflowClient().search_logged_models([experiment], f"source_run_id = '{run.run_id}'")
+    assert len(found) == 1
+    assert mlflow.pyfunc.load_model(f"runs:/{run.run_id}/model").predict(["Dull."])
 
 
 def test_what_the_server_refuses_is_an_error_and_is_not_tried_for_ever(server, experiment):

@@ -7,7 +7,7 @@ import mlflow
 import pytest
 import requests
 import torch
-from machines import free_port, listening, tracking_server
+from machines import free_port, listening, tracked
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from conftest import ROOT
@@ -23,14 +23,8 @@ TEXTS = ["A wonderful film.", "Dull, and far too long."]
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("server")
-    server = tracking_server(folder, f"sqlite:///{folder}/store.db")
-    before = mlflow.get_tracking_uri()
-    server.start()
-    mlflow.set_tracking_uri(server.address)
-    yield server.address
-    mlflow.set_tracking_uri(before)
-    server.stop()
+    with tracked(tmp_path_factory.mktemp("server")) as server:
+        yield server.address
 
 
 @pytest.fixture(scope="module")
