@@ -44,7 +44,9 @@ class Progress:
 def of_study(study: Study, experiment_id: str) -> list[Progress]:
     """Every run of the study, in its order."""
     known = store.all_runs(experiment_id, preset=study.preset.name)
-    jobs, waiting = submitted_jobs(), slurm.queue()
+    jobs = submitted_jobs()
+    # Nobody is asked where nothing was submitted: Slurm may be installed and not in use.
+    waiting = slurm.queue() if jobs or "slurm_job_id" in known else {}
     return [
         *(_of_run(plan, known, jobs, waiting, experiment_id) for plan in [*study.first(), *study.transfers()]),
         *(_of_profile(study, plan, known, jobs, waiting, experiment_id) for plan in study.profiles()),

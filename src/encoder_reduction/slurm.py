@@ -6,6 +6,8 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from .errors import UserError
+
 PARENT = "ENCODER_REDUCTION_PARENT"
 _LOG = "ENCODER_REDUCTION_LOG"
 _STATE = "ENCODER_REDUCTION_STATE"
@@ -54,13 +56,18 @@ def queue() -> dict[str, Queued]:
     """This user's jobs that have not ended, by id; none where there is no Slurm.
 
     Raises:
-        subprocess.CalledProcessError: the controller does not answer.
+        UserError: the controller does not answer.
     """
     if shutil.which("squeue") is None:
         return {}
     words = ["squeue", "--me", "--noheader", "--array", "--format=%i|%T|%r"]
-    listed = subprocess.run(words, capture_output=True, text=True, check=True).stdout
-    rows = [line.split("|", 2) for line in listed.splitlines()]
+    listed = subprocess.run(words, capture_output=True, text=True)
+    if listed.returncode:
+        raise UserError(
+            f"Slurm's queue cannot be read, so what is under way is not known ({' '.join(listed.stderr.split())}):"
+            " start the same command again once 'squeue' answers."
+        )
+    rows = [line.split("|", 2) for line in listed.stdout.splitlines()]
     return {number: Queued(state, reason) for number, state, reason in rows}
 
 

@@ -17,6 +17,8 @@ import requests
 from machines import Server, free_port, until
 
 from conftest import ROOT, environment
+from encoder_reduction import slurm
+from encoder_reduction.errors import UserError
 
 pytestmark = pytest.mark.slow
 
@@ -347,6 +349,17 @@ def test_a_server_for_the_network_answers_to_its_nodes_names_alone(cluster, tmp_
         assert (ours.status_code, theirs.status_code) == (200, 403)
     finally:
         server.stop()
+
+
+def test_without_a_controller_only_what_was_submitted_asks_for_it(debian, project, monkeypatch, tmp_path):
+    nowhere = {"SLURM_CONF": str(tmp_path / "none.conf")}
+    words = [sys.executable, ROOT / "entry_points" / "status.py", "--preset=packaged"]
+    local = project.command(*words, cwd=project.folder, env={**project.env, **nowhere})
+    assert local.returncode == 0, local.stderr
+    assert local.stdout.startswith("27 not started\n")
+    monkeypatch.setenv("SLURM_CONF", nowhere["SLURM_CONF"])
+    with pytest.raises(UserError, match=r"Slurm's queue cannot be read, .* once 'squeue' answers\."):
+        slurm.queue()
 
 
 def test_what_slurm_refuses_is_one_sentence(cluster, mended, project):
