@@ -79,7 +79,7 @@ def peak_memory(device: torch.device) -> Iterator[PeakMemory]:
     Memory that earlier phases have freed is given back first, so that a phase is not credited with
     reusing it. On Linux the kernel's own high-water mark is read; elsewhere resident memory is sampled.
     """
-    gc.collect()
+    start_peak_again()
     yield from _gpu_peak(device) if device.type == "cuda" else _resident_peak()
 
 
@@ -150,8 +150,6 @@ def _bytes(tensors: Iterable[torch.Tensor]) -> int:
 
 
 def _gpu_peak(device: torch.device) -> Iterator[PeakMemory]:
-    torch.cuda.empty_cache()
-    torch.cuda.reset_peak_memory_stats(device)
     result = PeakMemory("gpu", start=torch.cuda.memory_allocated(device) / GB)
     reader = memory_reader(device)
     with ExitStack() as stack:
