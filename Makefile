@@ -14,9 +14,10 @@ test: $(VENV)/installed-dev ## every test that this machine can run
 	python -m pytest -m "not alone" --numprocesses logical --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
 	python -m pytest -m alone
 
-lint: $(VENV)/installed-dev ## style and names
+lint: $(VENV)/installed-dev ## style, names, and which wing may import which
 	ruff check .
 	ruff format --check .
+	PYTHONPATH=src lint-imports --no-logo
 
 ui: $(VENV)/installed ## the MLflow UI on this checkout's runs
 	@echo "Open http://127.0.0.1:5000/#/experiments/1/runs?workflowType=machine_learning"

@@ -19,8 +19,9 @@ import pandas as pd  # noqa: E402
 import torch  # noqa: E402
 from torch.utils.benchmark import Timer  # noqa: E402
 
-from encoder_reduction import checkpoints, presets  # noqa: E402
-from encoder_reduction.inference import Profiler, for_inference  # noqa: E402
+from encoder_reduction.models import checkpoints  # noqa: E402
+from encoder_reduction.plan import presets  # noqa: E402
+from encoder_reduction.profiling.inference import Profiler, for_inference  # noqa: E402
 from encoder_reduction.profiling.latency import measure_interleaved  # noqa: E402
 from encoder_reduction.profiling.machine import device_name, watched  # noqa: E402
 from encoder_reduction.reductions import reduce_model  # noqa: E402

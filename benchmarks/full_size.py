@@ -29,15 +29,15 @@ from transformers import (  # noqa: E402
     RobertaForSequenceClassification,
 )
 
-from encoder_reduction import presets  # noqa: E402
-from encoder_reduction.figures import of_size  # noqa: E402
-from encoder_reduction.inference import Profiler, flops_of, for_inference  # noqa: E402
+from encoder_reduction.plan import presets  # noqa: E402
+from encoder_reduction.plan.precision import compute_dtype  # noqa: E402
 from encoder_reduction.profiling.compute import matrix_product_rate  # noqa: E402
+from encoder_reduction.profiling.inference import Profiler, flops_of, for_inference  # noqa: E402
 from encoder_reduction.profiling.latency import measure  # noqa: E402
 from encoder_reduction.profiling.machine import device_name, watched  # noqa: E402
 from encoder_reduction.profiling.memory import peak_memory  # noqa: E402
 from encoder_reduction.reductions import reduce_model  # noqa: E402
-from encoder_reduction.training import compute_dtype  # noqa: E402
+from encoder_reduction.runs.figures import of_size  # noqa: E402
 
 MODELS = {
     "bert-base": (BertForSequenceClassification, BertConfig()),

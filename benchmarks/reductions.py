@@ -22,10 +22,13 @@ import pandas as pd  # noqa: E402
 import torch  # noqa: E402
 from transformers import PreTrainedModel  # noqa: E402
 
-from encoder_reduction import checkpoints, corpora, presets, runs  # noqa: E402
-from encoder_reduction.pieces import Pieces  # noqa: E402
-from encoder_reduction.tokenisation import tokenise  # noqa: E402
-from encoder_reduction.training import FineTuner  # noqa: E402
+from encoder_reduction.data import corpora  # noqa: E402
+from encoder_reduction.data.tokenisation import tokenise  # noqa: E402
+from encoder_reduction.models import checkpoints  # noqa: E402
+from encoder_reduction.plan import presets  # noqa: E402
+from encoder_reduction.runs.run import reduce  # noqa: E402
+from encoder_reduction.training.fine_tuning import FineTuner  # noqa: E402
+from encoder_reduction.training.pieces import Pieces  # noqa: E402
 
 EXAMPLES, EPOCHS, LEARNING_RATE = 3000, 2, 1e-4
 # Row -> dimension and overrides of the packaged preset's reduction.
@@ -83,11 +86,11 @@ def measure(row: str, seed: int) -> dict[str, object]:
     overrides["learning_rate"] = LEARNING_RATE
     overrides["max_test_examples"] = 10**6
     plan = preset.plan("reduce" if dim else "baseline", "bert", dim, overrides)
-    data = runs.draw_splits(plan)
+    data = corpora.draw_splits(plan)
     model, tokenizer = checkpoints.load(plan.checkpoint, seed)
     tokenised = {split: tokenise(data[split], tokenizer, plan.fine_tuning.max_length) for split in corpora.SPLITS}
     started = time.perf_counter()
-    make: Callable[[], PreTrainedModel] = lambda: runs.reduce(plan, model, tokenizer, tokenised["train"])  # noqa: E731
+    make: Callable[[], PreTrainedModel] = lambda: reduce(plan, model, tokenizer, tokenised["train"])  # noqa: E731
     reduced = torch_pruning(model) if "Torch-Pruning" in row else make()
     reduction_seconds = time.perf_counter() - started
     tuner = FineTuner(reduced, tokenizer, plan.fine_tuning, seed, on_log=lambda values, step: None, progress=False)

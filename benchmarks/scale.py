@@ -22,8 +22,8 @@ import psutil  # noqa: E402
 from mlflow.store.tracking.dbmodels.models import SqlLatestMetric, SqlParam, SqlRun, SqlTag  # noqa: E402
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore  # noqa: E402
 
-from encoder_reduction.presets import DIMENSIONS, MODELS  # noqa: E402
-from encoder_reduction.store import PREDICTIONS_FILE  # noqa: E402
+from encoder_reduction.plan.sections import DIMENSIONS, MODELS  # noqa: E402
+from encoder_reduction.tracking.store import PREDICTIONS_FILE  # noqa: E402
 
 EXPERIMENT = "scale"
 SEEDS, EXAMPLES, METRICS, PARAMS = 10, 2000, 60, 50

@@ -21,13 +21,16 @@ import numpy as np  # noqa: E402
 import psutil  # noqa: E402
 from datasets import Dataset  # noqa: E402
 
-from encoder_reduction import cache, corpora, presets  # noqa: E402
+from encoder_reduction.data import cache, corpora  # noqa: E402
+from encoder_reduction.plan import presets  # noqa: E402
 
 # In the process that is measured: what every run does before it trains.
 START = """
 import sys, time
-from encoder_reduction import corpora, packaged_model, presets
-from encoder_reduction.tokenisation import tokenise
+from encoder_reduction.data import corpora
+from encoder_reduction.models import packaged_model
+from encoder_reduction.plan import presets
+from encoder_reduction.data.tokenisation import tokenise
 _, tokenizer = packaged_model.load("bert", num_labels=2)
 started = time.monotonic()
 data = corpora.load(presets.Corpus(name="reviews", source=sys.argv[1], validation_examples=2500))

@@ -15,9 +15,9 @@ from encoder_reduction import command_line as cli
 def main(model: str, preset: str, **settings: object) -> None:
     plan = cli.load_preset(preset).plan("baseline", model, overrides=settings)
 
-    from encoder_reduction import runs
+    from encoder_reduction.runs.run import execute
 
-    cli.report(runs.execute(plan))
+    cli.report(execute(plan))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import click
 
 import _source  # noqa: F401
 from encoder_reduction import command_line as cli
-from encoder_reduction.presets import RULES
+from encoder_reduction.plan.sections import RULES
 
 
 @click.command(cls=cli.EntryPoint, help=__doc__)
@@ -27,10 +27,11 @@ def main(
     numbers = cli.integers("seeds", seeds) if seeds else ()
     named = cli.pairs("tags", tags) if tags else {}
 
-    from encoder_reduction import comparison, tracking
+    from encoder_reduction import comparison
+    from encoder_reduction.tracking import opening
 
-    tracking.settle()
-    with tracking.open_run() as run:
+    opening.settle()
+    with opening.open_run() as run:
         run.describe(f"compare/{chosen.name}", {"stage": "compare", "preset": chosen.name}, {"rule": rule})
         choice = comparison.Choice(rule, numbers, device, named, experiment)
         click.echo(comparison.compare(chosen, run, choice))

@@ -13,9 +13,10 @@ def main(preset: str, **settings: object) -> None:
     chosen = cli.load_preset(preset)
     sources = chosen.sources(settings)
 
-    from encoder_reduction import prefetch, tracking
+    from encoder_reduction.launching import prefetch
+    from encoder_reduction.tracking import opening
 
-    with tracking.open_run() as run:
+    with opening.open_run() as run:
         run.describe(f"prefetch/{chosen.name}", {"stage": "prefetch", "preset": chosen.name}, {})
         fetched = []
         for each in prefetch.fetch_all(sources):

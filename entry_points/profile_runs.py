@@ -22,9 +22,11 @@ def main(model: str, runs: str | None, preset: str, **settings: object) -> None:
     chosen = cli.load_preset(preset)
     plan = chosen.plan("baseline", model, overrides=settings)
 
-    from encoder_reduction import paired, tracking
+    from encoder_reduction.launching.pairing import runs_to_pair
+    from encoder_reduction.runs import paired
+    from encoder_reduction.tracking import destination
 
-    run_ids = runs.split(",") if runs else paired.runs_to_pair(tracking.current_experiment(), chosen, model)
+    run_ids = runs.split(",") if runs else runs_to_pair(destination.current_experiment(), chosen, model)
     click.echo(paired.execute(plan, run_ids).ratios.to_markdown(index=False, floatfmt=".3f"))
 
 

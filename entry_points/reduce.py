@@ -17,9 +17,9 @@ from encoder_reduction import command_line as cli
 def main(model: str, dim: str, preset: str, **settings: object) -> None:
     plan = cli.load_preset(preset).plan("reduce", model, dim, settings)
 
-    from encoder_reduction import runs
+    from encoder_reduction.runs.run import execute
 
-    cli.report(runs.execute(plan))
+    cli.report(execute(plan))
 
 
 if __name__ == "__main__":

@@ -13,10 +13,11 @@ from encoder_reduction import command_line as cli
 def main(preset: str, seeds: str | None, **settings: object) -> None:
     chosen = cli.load_study(preset, seeds, settings)
 
-    from encoder_reduction import progress, tracking
+    from encoder_reduction.launching import progress
+    from encoder_reduction.tracking import destination, opening
 
-    tracking.settle()
-    click.echo(progress.as_table(progress.of_study(chosen, tracking.current_experiment())))
+    opening.settle()
+    click.echo(progress.as_table(progress.of_study(chosen, destination.current_experiment())))
 
 
 if __name__ == "__main__":

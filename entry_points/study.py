@@ -39,10 +39,11 @@ def main(
         raise click.UsageError(f"launcher={launcher} takes no {' and no '.join(useless)}: leave that away.")
     chosen = cli.load_study(preset, seeds, settings)
 
-    from encoder_reduction import cluster, study
+    from encoder_reduction.launching import cluster
+    from encoder_reduction.launching.study import run_study
 
     if launcher == "local":
-        click.echo(study.run_study(chosen, rerun, jobs, cli.say))
+        click.echo(run_study(chosen, rerun, jobs, cli.say))
     else:
         click.echo(cluster.submit_study(chosen, preset, throttle, dry_run))
 

@@ -8,11 +8,11 @@ from encoder_reduction import command_line as cli
 
 @click.command(cls=cli.EntryPoint, help=__doc__)
 def main() -> None:
-    from encoder_reduction import tracking
+    from encoder_reduction.tracking import opening
 
-    with tracking.open_run() as run:
+    with opening.open_run() as run:
         run.describe("sync", {"stage": "sync"}, {})
-        delivered = tracking.settle()
+        delivered = opening.settle()
     click.echo(f"Delivered the messages of {len(delivered)} runs{': ' if delivered else ''}{', '.join(delivered)}.")
 
 

@@ -13,9 +13,10 @@ from encoder_reduction import command_line as cli
 def main(preset: str, seeds: str | None, **settings: object) -> None:
     chosen = cli.load_study(preset, seeds, settings)
 
-    from encoder_reduction import prefetch, tracking
+    from encoder_reduction.launching import prefetch
+    from encoder_reduction.tracking import opening
 
-    with tracking.open_run() as run:
+    with opening.open_run() as run:
         run.describe(f"tokenise/{chosen.preset.name}", {"stage": "tokenise", "preset": chosen.preset.name}, {})
         for line in prefetch.tokenise_all([*chosen.first(), *chosen.transfers()]):
             click.echo(line)

@@ -23,12 +23,13 @@ def main(model: str, dim: str, preset: str, rerun: bool, **settings: object) -> 
     chosen = cli.load_preset(preset)
     plans = chosen.transfers(model, dim, settings)
 
-    from encoder_reduction import runs, study
+    from encoder_reduction.launching.study import run_transfers
+    from encoder_reduction.runs.run import execute
 
     if len(plans) > 1:
-        study.run_transfers(plans, rerun, cli.say)
+        run_transfers(plans, rerun, cli.say)
     else:
-        cli.report(runs.execute(plans[0]))
+        cli.report(execute(plans[0]))
 
 
 if __name__ == "__main__":

@@ -11,9 +11,11 @@ import torch
 import yaml
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from encoder_reduction import calibration, checkpoints, corpora, presets
+from encoder_reduction.data import calibration, corpora
+from encoder_reduction.data.tokenisation import tokenise
+from encoder_reduction.models import checkpoints
+from encoder_reduction.plan import presets
 from encoder_reduction.reductions.importance import Batch
-from encoder_reduction.tokenisation import tokenise
 
 pytest_plugins = ["studies", "machines", "browser"]
 

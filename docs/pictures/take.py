@@ -11,12 +11,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE.parents[1] / folder) for folder in ("src", "tests/integration")]
+sys.path[:0] = [str(HERE.parents[1] / folder) for folder in ("src", "tests/support")]
 
 import mlflow  # noqa: E402
 from browser import launched, opened  # noqa: E402
 
-from encoder_reduction.tracking import EXPERIMENT  # noqa: E402
+from encoder_reduction.tracking.run import EXPERIMENT  # noqa: E402
 
 DRAWN = ("trade_off", "relative_changes", "resources", "retention", "learning_curves")
 

@@ -2,18 +2,17 @@
 
 import re
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin
 
 import click
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from . import slurm
 from .errors import UserError, explain, leave_in_order_when_stopped
-from .presets import MODELS, Distillation, FineTuning, Inputs, Preset, Profiling, Reduction, load
-
-if TYPE_CHECKING:
-    from .study import Study
+from .plan.presets import Preset, load
+from .plan.sections import MODELS, Distillation, FineTuning, Inputs, Profiling, Reduction
+from .plan.study import Study
+from .tracking import job
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -39,7 +38,7 @@ class EntryPoint(click.Command):
         try:
             return self._parse(ctx, args)
         except click.UsageError:
-            slurm.note_end("failed")
+            job.note_end("failed")
             raise
 
     def _parse(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -68,7 +67,7 @@ class EntryPoint(click.Command):
                 raise
             raise click.ClickException(sentence) from error
         finally:
-            slurm.note_end(how)
+            job.note_end(how)
 
 
 def setting_options(*sections: type[BaseModel]) -> Decorator:
@@ -96,14 +95,12 @@ def load_preset(name: str) -> Preset:
     return preset
 
 
-def load_study(preset: str, seeds: str | None, overrides: dict[str, Any]) -> "Study":
+def load_study(preset: str, seeds: str | None, overrides: dict[str, Any]) -> Study:
     """The study of a preset, some seeds, and values given instead of the preset's."""
     chosen = load_preset(preset)
     numbers = integers("seeds", seeds) if seeds else chosen.seeds
     given = {key: value for key, value in overrides.items() if value is not None}
     chosen.plan("baseline", next(iter(chosen.models)), overrides=given)  # Says at once what is wrong with them.
-
-    from .study import Study  # Here, so that a mistake need not wait for the libraries.
 
     return Study(chosen, given, numbers)
 

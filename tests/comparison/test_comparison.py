@@ -10,13 +10,15 @@ import numpy as np
 import pandas as pd
 import pytest
 from pylatexenc.latexwalker import LatexWalker
+from stores import finished, with_predictions
 
-from encoder_reduction import comparison, presets, tracking
+from encoder_reduction import comparison
 from encoder_reduction.comparison.selection import choose, pareto_front
 from encoder_reduction.comparison.tables import to_latex
 from encoder_reduction.errors import UserError
-from encoder_reduction.store import RATIOS_FILE
-from stores import finished, with_predictions
+from encoder_reduction.plan import presets
+from encoder_reduction.tracking import opening
+from encoder_reduction.tracking.store import RATIOS_FILE
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +40,7 @@ def experiment(store, request, monkeypatch):
 
 def compared(**choice):
     preset, _ = presets.load("packaged")
-    with tracking.open_run() as run:
+    with opening.open_run() as run:
         report = comparison.compare(preset, run, comparison.Choice(**choice))
     changed = "Config" in report.partition("Each reduction")[2]
     return report, artifact("source_table.csv"), artifact("changes.csv") if changed else None

@@ -5,9 +5,11 @@ import numpy as np
 import pytest
 from browser import opened
 from machines import tracked
-
-from encoder_reduction import comparison, presets, tracking
 from stores import finished, with_predictions
+
+from encoder_reduction import comparison
+from encoder_reduction.plan import presets
+from encoder_reduction.tracking import opening
 
 pytestmark = pytest.mark.slow
 
@@ -26,7 +28,7 @@ def compared(tmp_path_factory):
                     right = rng.random(200) < accuracy
                     figures = {"accuracy": right.mean(), "flops_per_example": accuracy}
                     with_predictions(finished(model=model, dim=dim, stage=stage, **figures), right)
-        with tracking.open_run(experiment_id=experiment) as run:
+        with opening.open_run(experiment_id=experiment) as run:
             comparison.compare(presets.load("packaged")[0], run)
         yield server.address, run
 

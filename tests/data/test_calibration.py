@@ -1,8 +1,10 @@
 import pytest
 import torch
 
-from encoder_reduction import calibration, presets, runs
-from encoder_reduction.tokenisation import tokenise
+from encoder_reduction.data import calibration
+from encoder_reduction.data.tokenisation import tokenise
+from encoder_reduction.plan import presets
+from encoder_reduction.runs.run import reduce
 
 
 @pytest.fixture(scope="module")
@@ -38,5 +40,5 @@ def test_size_and_seed_of_the_calibration_are_parameters(packaged, tokenised, mo
     monkeypatch.setattr(calibration, "batches", noting)
     model, tokenizer = packaged["bert"]
     plan = presets.load("packaged")[0].plan("reduce", "bert", "hidden", {**overrides, "correct": "none"})
-    runs.reduce(plan, model, tokenizer, tokenised)
+    reduce(plan, model, tokenizer, tokenised)
     assert seen == [expected]

@@ -6,9 +6,10 @@ from itertools import combinations
 import pytest
 from datasets import ClassLabel, Dataset, Features, Value
 
-from encoder_reduction import corpora, packaged_text, presets
-from encoder_reduction.cache import VARIABLE as CACHE_VARIABLE
+from encoder_reduction.data import corpora, packaged_text
+from encoder_reduction.data.cache import VARIABLE as CACHE_VARIABLE
 from encoder_reduction.errors import UserError
+from encoder_reduction.plan import presets
 
 # Of train, validation and test: movies, then products.
 FINGERPRINTS = [

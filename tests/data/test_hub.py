@@ -24,7 +24,8 @@ from transformers import (
 )
 
 from conftest import ROOT, SMALL, environment
-from encoder_reduction import checkpoints, presets
+from encoder_reduction.models import checkpoints
+from encoder_reduction.plan import presets
 
 pytestmark = pytest.mark.slow
 
@@ -172,13 +173,14 @@ def test_prefetch_says_what_it_fetched_and_leaves_the_rest(prefetched, repositor
 
 EVERYTHING = """
 import json, sys
-from encoder_reduction import presets, runs
+from encoder_reduction.plan import presets
+from encoder_reduction.runs.run import execute
 preset, _ = presets.load(sys.argv[1])
 for model in preset.models:
     for dim in presets.DIMENSIONS:
-        outcome = runs.execute(preset.plan("reduce", model, dim), progress=False)
+        outcome = execute(preset.plan("reduce", model, dim), progress=False)
         print(json.dumps([outcome.name, outcome.metrics["parameters"], outcome.metrics["train_examples"]]), flush=True)
-outcome = runs.execute(preset.plan("transfer", "bert", "hidden"), progress=False)
+outcome = execute(preset.plan("transfer", "bert", "hidden"), progress=False)
 print(json.dumps([outcome.name, outcome.metrics["parameters"], outcome.metrics["train_examples"]]))
 """
 

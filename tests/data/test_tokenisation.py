@@ -7,8 +7,8 @@ import pytest
 from datasets import Dataset
 from transformers import AutoTokenizer
 
-from encoder_reduction import cache, corpora, tokenisation
-from encoder_reduction.tokenisation import tokenise
+from encoder_reduction.data import cache, corpora, tokenisation
+from encoder_reduction.data.tokenisation import tokenise
 
 
 @pytest.fixture(autouse=True)

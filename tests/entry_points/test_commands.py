@@ -15,7 +15,8 @@ from oracles import flop_count
 from studies import EXPERIMENT
 
 from conftest import ROOT, environment
-from encoder_reduction import cache, presets
+from encoder_reduction.data import cache
+from encoder_reduction.plan import presets
 
 pytestmark = pytest.mark.slow
 

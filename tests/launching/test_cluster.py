@@ -17,8 +17,8 @@ import requests
 from machines import Server, free_port, until
 
 from conftest import ROOT, environment
-from encoder_reduction import slurm
 from encoder_reduction.errors import UserError
+from encoder_reduction.launching import queue
 
 pytestmark = pytest.mark.slow
 
@@ -360,7 +360,7 @@ def test_without_a_controller_only_what_was_submitted_asks_for_it(debian, projec
     assert local.stdout.startswith("27 not started\n")
     monkeypatch.setenv("SLURM_CONF", nowhere["SLURM_CONF"])
     with pytest.raises(UserError, match=r"Slurm's queue cannot be read, .* once 'squeue' answers\."):
-        slurm.queue()
+        queue.queue()
 
 
 def test_what_slurm_refuses_is_one_sentence(cluster, mended, project):

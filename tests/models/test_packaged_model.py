@@ -2,8 +2,9 @@ import pytest
 import torch
 
 from conftest import FAMILIES
-from encoder_reduction import checkpoints, presets
 from encoder_reduction.errors import UserError
+from encoder_reduction.models import checkpoints
+from encoder_reduction.plan import presets
 
 
 def hidden_states(model, tokenizer, texts):

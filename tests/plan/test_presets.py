@@ -1,8 +1,8 @@
 import pytest
 import yaml
 
-from encoder_reduction import presets
 from encoder_reduction.errors import UserError
+from encoder_reduction.plan import presets
 
 
 @pytest.fixture(scope="module")

@@ -4,9 +4,9 @@ import time
 import pytest
 import torch
 
-from encoder_reduction import presets
-from encoder_reduction.inference import Profiler, for_inference, latency_table
-from encoder_reduction.tokenisation import tokenise
+from encoder_reduction.data.tokenisation import tokenise
+from encoder_reduction.plan import presets
+from encoder_reduction.profiling.inference import Profiler, for_inference, latency_table
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ from typing import Any
 
 from transformers import ElectraConfig, ElectraForSequenceClassification
 
-from encoder_reduction.architectures.family import Family, PrunedHeads
+from encoder_reduction.models.architectures.family import Family, PrunedHeads
 
 
 class ElectraFamily(Family):

@@ -7,14 +7,9 @@ from oracles import inputs_of
 from sklearn.linear_model import Ridge
 
 from conftest import FAMILIES
-from encoder_reduction.presets import Reduction
+from encoder_reduction.plan.sections import Reduction
 from encoder_reduction.reductions import reduce_model
-from encoder_reduction.reductions.correction import (
-    Regression,
-    correct_hidden,
-    query_key_bases,
-    value_output_bases,
-)
+from encoder_reduction.reductions.correction import Regression, correct_hidden, query_key_bases, value_output_bases
 from encoder_reduction.reductions.hidden import select_width, slice_width
 
 

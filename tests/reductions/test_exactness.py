@@ -7,8 +7,8 @@ import torch
 from oracles import duplicate_channels, logits, logits_without_heads, logits_without_layers, silence_units
 
 from conftest import FAMILIES
-from encoder_reduction.architectures import family_of, sizes_of
-from encoder_reduction.presets import Reduction
+from encoder_reduction.models.architectures import family_of, sizes_of
+from encoder_reduction.plan.sections import Reduction
 from encoder_reduction.reductions import reduce_model
 from encoder_reduction.reductions.heads import prune_heads, regroup_heads, select_heads
 from encoder_reduction.reductions.hidden import Width, select_width, slice_width

@@ -9,9 +9,9 @@ from oracles import inputs_of, logits
 from transformers import AutoModelForSequenceClassification, ElectraConfig, ElectraForSequenceClassification
 
 from conftest import FAMILIES
-from encoder_reduction import architectures
-from encoder_reduction.architectures import sizes_of
-from encoder_reduction.presets import Reduction
+from encoder_reduction.models import architectures
+from encoder_reduction.models.architectures import sizes_of
+from encoder_reduction.plan.sections import Reduction
 from encoder_reduction.reductions import reduce_model
 
 CUTS = {

@@ -16,10 +16,10 @@ from transformers import (
 )
 
 from conftest import FAMILIES
-from encoder_reduction.architectures import Sizes, sizes_of
 from encoder_reduction.errors import UserError
-from encoder_reduction.inference import flops_of
-from encoder_reduction.presets import Reduction
+from encoder_reduction.models.architectures import Sizes, sizes_of
+from encoder_reduction.plan.sections import Reduction
+from encoder_reduction.profiling.inference import flops_of
 from encoder_reduction.reductions import allowed_sizes, reduce_model, target_size
 
 # The real configurations; their tokenizers' vocabularies and position tables.

@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from encoder_reduction import runs
 from encoder_reduction.profiling import energy, memory
-from encoder_reduction.training import NonFiniteLossError
+from encoder_reduction.runs.run import train
+from encoder_reduction.training.recorder import NonFiniteLossError
 
 
 class Diverging:
@@ -38,7 +38,7 @@ class Recorder:
 def test_a_diverged_run_keeps_its_last_good_model_if_it_has_one(recovered, tmp_path):
     run, splits = Recorder(tmp_path), {"train": None, "validation": None}
     with pytest.raises(NonFiniteLossError):
-        runs.train(Diverging(recovered), splits, run, torch.device("cpu"))
+        train(Diverging(recovered), splits, run, torch.device("cpu"))
     assert run.kept == ([("model", "tokenizer")] if recovered else [])
     assert ("kept_model" in run.tags) == recovered
 

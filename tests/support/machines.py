@@ -21,7 +21,7 @@ from urllib3.util import Retry
 
 from conftest import ROOT, environment
 
-SCRIPTS = ROOT / "tests" / "slurm"
+SCRIPTS = ROOT / "tests" / "support" / "slurm"
 
 
 def until(condition: Callable[[], object], seconds: float = 300, what: str = "") -> object:
@@ -107,8 +107,8 @@ def debian():
         if all(map(shutil.which, programs)) and _postgres("initdb"):
             return
         if os.getuid() != 0 or not shutil.which("apt-get"):
-            pytest.skip("needs Slurm, PostgreSQL, shellcheck and Chromium: run tests/install.sh as root")
-        installed = subprocess.run([ROOT / "tests" / "install.sh"], capture_output=True, text=True)
+            pytest.skip("needs Slurm, PostgreSQL, shellcheck and Chromium: run tests/support/install.sh as root")
+        installed = subprocess.run([ROOT / "tests" / "support" / "install.sh"], capture_output=True, text=True)
         if installed.returncode:
             pytest.skip(f"Slurm, PostgreSQL and Chromium could not be installed: {installed.stderr.strip()[-300:]}")
 

@@ -3,7 +3,7 @@
 import mlflow
 import pandas as pd
 
-from encoder_reduction.store import PREDICTIONS_FILE
+from encoder_reduction.tracking.store import PREDICTIONS_FILE
 
 FULL = {"heads": 12, "hidden": 384, "layers": 6}
 

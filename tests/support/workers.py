@@ -10,7 +10,7 @@ import time
 
 import mlflow
 
-from encoder_reduction import tracking
+from encoder_reduction.tracking import destination, opening
 
 EXPERIMENT = "workers"
 POINTS = 25
@@ -20,7 +20,7 @@ def log_a_run(number: int, address: str) -> tuple[str, float]:
     """One run of 25 points, each sent at once; its id and the seconds that the slowest write took."""
     mlflow.set_tracking_uri(address)
     slowest = 0.0
-    with tracking.open_run(experiment_id=tracking.experiment_named(EXPERIMENT)) as run:
+    with opening.open_run(experiment_id=destination.experiment_named(EXPERIMENT)) as run:
         run.describe(f"worker-{number}", {"worker": number}, {"number": number})
         for step in range(1, POINTS + 1):
             started = time.perf_counter()
@@ -34,7 +34,7 @@ def log_a_run(number: int, address: str) -> tuple[str, float]:
 def touch(number: int, address: str) -> int:
     """How many experiments a store has that this process may be the first to open."""
     mlflow.set_tracking_uri(address)
-    tracking.check_store()
+    destination.check_store()
     return len(mlflow.search_experiments())
 
 

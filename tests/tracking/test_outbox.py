@@ -15,10 +15,11 @@ from machines import tracked, tracking_server
 from workers import EXPERIMENT, POINTS
 
 from conftest import ROOT
-from encoder_reduction import cache, outbox, tracking
+from encoder_reduction.data import cache
 from encoder_reduction.errors import UserError
-from encoder_reduction.outbox import Outbox
-from encoder_reduction.run_folder import RunFolder
+from encoder_reduction.tracking import opening, outbox, registry
+from encoder_reduction.tracking.outbox import Outbox
+from encoder_reduction.tracking.run_folder import RunFolder
 
 pytestmark = pytest.mark.slow
 
@@ -65,7 +66,7 @@ def check_everything(run_id, tmp_path, status="FINISHED"):
 
 
 def test_a_run_goes_on_without_its_server_and_delivers_when_it_is_back(server, experiment, packaged, tmp_path):
-    with tracking.open_run(experiment_id=experiment) as run:
+    with opening.open_run(experiment_id=experiment) as run:
         run.point({"train_loss": 1.0}, 1)
         run.send_points()
         server.stop()
@@ -78,7 +79,7 @@ def test_a_run_goes_on_without_its_server_and_delivers_when_it_is_back(server, e
 
 
 def test_what_the_server_never_took_is_delivered_by_sync(server, experiment, packaged, command, tmp_path, caplog):
-    with tracking.open_run(experiment_id=experiment) as run:
+    with opening.open_run(experiment_id=experiment) as run:
         server.stop()
         say_everything(run, packaged, 1, 20)
     assert f"run {run.run_id} is complete" in caplog.text
@@ -90,7 +91,7 @@ def test_what_the_server_never_took_is_delivered_by_sync(server, experiment, pac
     assert result.returncode == 0, result.stderr
     assert f"Delivered the messages of 1 runs: {run.run_id}." in result.stdout
     check_everything(run.run_id, tmp_path)
-    assert tracking.settle() == []
+    assert opening.settle() == []
 
 
 def test_a_model_that_arrived_in_part_is_logged_again(server, experiment, packaged, monkeypatch, tmp_path):
@@ -101,19 +102,19 @@ def test_a_model_that_arrived_in_part_is_logged_again(server, experiment, packag
         server.stop()
         return upload(self, *arguments, **more)
 
-    with tracking.open_run(experiment_id=experiment) as run:
+    with opening.open_run(experiment_id=experiment) as run:
         monkeypatch.setattr(mlflow.MlflowClient, "log_model_artifacts", dies)
         say_everything(run, packaged, 1, 20)
         monkeypatch.setattr(mlflow.MlflowClient, "log_model_artifacts", upload)
         server.start()
     check_everything(run.run_id, tmp_path)
-    assert tracking.register_model("half", "best", run.run_id) == "models:/encoder-reduction-half@best"
+    assert registry.register_model("half", "best", run.run_id) == "models:/encoder-reduction-half@best"
     assert mlflow.pyfunc.load_model("models:/encoder-reduction-half@best").predict(["Dull."])
 
 
 def test_a_run_that_says_its_model_again_has_one(server, experiment, packaged):
     """As one does whose process was killed after that, and which went on from its last checkpoint."""
-    with tracking.open_run(experiment_id=experiment) as run:
+    with opening.open_run(experiment_id=experiment) as run:
         run.model(*packaged["bert"])
         run.model(*packaged["bert"])
     found = mlflow.MlflowClient().search_logged_models([experiment], f"source_run_id = '{run.run_id}'")
@@ -122,7 +123,7 @@ def test_a_run_that_says_its_model_again_has_one(server, experiment, packaged):
 
 
 def test_what_the_server_refuses_is_an_error_and_is_not_tried_for_ever(server, experiment):
-    with tracking.open_run(experiment_id=experiment) as run:
+    with opening.open_run(experiment_id=experiment) as run:
         run.describe("name", {}, {"keep": 1})
         messages = Outbox(run.folder)
         messages.batch(params={"keep": 2})
@@ -138,8 +139,8 @@ def test_a_run_whose_process_was_killed_is_not_left_running(server, experiment, 
     """Killed with messages on disk: the next command delivers them and says what became of the run."""
     code = """
 import os, signal, sys
-from encoder_reduction import outbox, tracking
-with tracking.open_run(experiment_id=sys.argv[1]) as run:
+from encoder_reduction.tracking import opening, outbox, registry
+with opening.open_run(experiment_id=sys.argv[1]) as run:
     outbox.Outbox(run.folder).batch(tags={"said": "before the end"})
     print(run.run_id, flush=True)
     os.kill(os.getpid(), signal.SIGKILL)
@@ -149,7 +150,7 @@ with tracking.open_run(experiment_id=sys.argv[1]) as run:
     assert killed.returncode == -signal.SIGKILL
     run_id = killed.stdout.strip()
     assert mlflow.get_run(run_id).info.status == "RUNNING"
-    assert tracking.settle() == [run_id]
+    assert opening.settle() == [run_id]
     run = mlflow.get_run(run_id)
     assert (run.info.status, run.data.tags["said"]) == ("FAILED", "before the end")
     assert run.data.tags["error"] == "The process of this run was killed."
@@ -170,7 +171,7 @@ def test_a_run_that_was_killed_before_it_began_is_not_left_running(server, exper
             (long_ago, {}),  # not ours
         ]
     ]
-    tracking.settle()
+    opening.settle()
     assert [client.get_run(run_id).info.status for run_id in runs] == ["FAILED", "RUNNING", "RUNNING", "RUNNING"]
     assert client.get_run(runs[0]).data.tags["error"] == "The process of this run was killed before it began."
 
@@ -186,7 +187,7 @@ def file(tmp_path):
 
 def test_a_database_that_is_busy_is_waited_for(file, caplog):
     """Somebody else holds the SQLite file for longer than MLflow waits."""
-    with tracking.open_run(experiment_id="0") as run:
+    with opening.open_run(experiment_id="0") as run:
         holder = sqlite3.connect(file, isolation_level=None)
         holder.execute("BEGIN EXCLUSIVE")
         run.metrics({"accuracy": 0.75})
@@ -205,7 +206,7 @@ def test_a_server_with_too_much_to_do_is_waited_for():
 
 
 def test_one_run_is_carried_out_by_one_process(server, experiment):
-    with tracking.open_run(experiment_id=experiment) as run:
+    with opening.open_run(experiment_id=experiment) as run:
         assert not RunFolder(run.run_id).claim()
         with pytest.raises(UserError, match=f"Run {run.run_id} is being carried out by another process"):
             RunFolder(run.run_id).claim_or_refuse()
@@ -213,7 +214,7 @@ def test_one_run_is_carried_out_by_one_process(server, experiment):
 
 def workers(task, count, address, tmp_path):
     """What so many processes at once have to say."""
-    words = [sys.executable, ROOT / "tests" / "integration" / "workers.py", task, str(count), address]
+    words = [sys.executable, ROOT / "tests" / "support" / "workers.py", task, str(count), address]
     env = os.environ | {
         "PYTHONPATH": str(ROOT / "src"),
         cache.VARIABLE: str(tmp_path / "cache"),

@@ -8,12 +8,13 @@ import pytest
 import requests
 import torch
 from machines import free_port, listening, tracked
+from stores import finished
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from conftest import ROOT
-from encoder_reduction import presets, tracking
+from encoder_reduction.plan import presets
 from encoder_reduction.reductions import reduce_model
-from stores import finished
+from encoder_reduction.tracking import opening
 
 pytestmark = pytest.mark.slow
 
@@ -41,7 +42,7 @@ def answers(server, pruned, command, tmp_path_factory):
     mlflow.set_experiment("served")
     finished()
     run_id = finished(dim="heads", accuracy=0.79)
-    with tracking.open_run(run_id=run_id) as run:
+    with opening.open_run(run_id=run_id) as run:
         run.model(*pruned)
     words = ["mlflow", "run", ROOT, "-e", "compare", "--env-manager", "local", "--experiment-name", "served"]
     result = command(

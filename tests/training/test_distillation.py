@@ -3,7 +3,7 @@ import pytest
 import torch
 from scipy.special import log_softmax, softmax
 
-from encoder_reduction import distillation
+from encoder_reduction.training import distillation
 
 
 def test_the_loss_is_hintons():

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import classification_report
 
-from encoder_reduction.evaluation import evaluation, score
+from encoder_reduction.training.evaluation import evaluation, score
 
 
 def test_scores_are_scikit_learns_own_report():

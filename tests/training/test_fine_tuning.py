@@ -8,12 +8,17 @@ import pytest
 import torch
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
-from encoder_reduction import corpora, presets, training
+from encoder_reduction.data import corpora
+from encoder_reduction.data.tokenisation import tokenise
 from encoder_reduction.errors import STOP, UserError, explain, leave_in_order_when_stopped
-from encoder_reduction.pieces import VARIABLE, Pieces, Record
+from encoder_reduction.plan import presets
+from encoder_reduction.plan.precision import resolve_precision
 from encoder_reduction.profiling.memory import start_peak_again
-from encoder_reduction.tokenisation import tokenise
-from encoder_reduction.training import FineTuner, NonFiniteLossError, _ShuffledBatches, _Trainer, resolve_precision
+from encoder_reduction.training import fine_tuning
+from encoder_reduction.training.batches import ShuffledBatches
+from encoder_reduction.training.fine_tuning import FineTuner, _Trainer
+from encoder_reduction.training.pieces import VARIABLE, Pieces, Record
+from encoder_reduction.training.recorder import NonFiniteLossError
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +139,7 @@ def test_a_killed_run_goes_on_from_its_last_whole_checkpoint(packaged, short, un
 def test_every_example_is_seen_once_in_batches_of_similar_length():
     lengths = np.random.default_rng(0).integers(5, 60, 210).tolist()
     grouped = LengthGroupedSampler(16, lengths=lengths, generator=torch.Generator().manual_seed(1))
-    order = list(_ShuffledBatches(grouped, Record()))
+    order = list(ShuffledBatches(grouped, Record()))
     assert sorted(order) == list(range(210))
     batches = [[lengths[index] for index in order[start : start + 16]] for start in range(0, 208, 16)]
     spread = np.mean([max(batch) - min(batch) for batch in batches])
@@ -197,7 +202,7 @@ def test_out_of_memory_computes_the_same_batches_in_more_passes(packaged, tokeni
         assert not [trainer for trainer in failed if trainer()], "what failed is still in memory"
 
     monkeypatch.setattr(_Trainer, "training_step", with_room_for_five)
-    monkeypatch.setattr(training, "start_peak_again", nothing_left)
+    monkeypatch.setattr(fine_tuning, "start_peak_again", nothing_left)
     trained = tuners[1].train(tokenised["train"], tokenised["validation"], Pieces(tmp_path / "in_passes"))
     assert len(failed) == 2
     assert (undisturbed.micro_batch_size, trained.micro_batch_size) == (16, 4)

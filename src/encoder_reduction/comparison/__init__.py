@@ -5,11 +5,12 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
-from .. import store, tracking
 from ..errors import UserError
-from ..presets import RULES, Preset
-from ..tracking import Run
-from . import pictures, registry, selection, sensitivity, tables
+from ..plan.presets import Preset
+from ..plan.sections import RULES
+from ..tracking import destination, store
+from ..tracking.run import Run
+from . import best_models, pictures, selection, sensitivity, tables
 from .answer import answer, method, transfer_answer
 from .changes import changes, gains_by_dimension
 from .expectations import expectations
@@ -51,7 +52,7 @@ def compare(preset: Preset, run: Run, choice: Choice = Choice()) -> str:
     Raises:
         UserError: no run is left to compare, or there is no such experiment.
     """
-    experiment_id = tracking.experiment_named(choice.experiment) if choice.experiment else run.experiment_id
+    experiment_id = destination.experiment_named(choice.experiment) if choice.experiment else run.experiment_id
     finished = store.finished_runs(experiment_id, **{**choice.tags, "preset": preset.name})
     runs, left_out = selection.latest_runs(finished, preset, choice.seeds, choice.device)
     found, adapted = selection.split_stages(selection.configurations(runs))
@@ -72,13 +73,13 @@ def compare(preset: Preset, run: Run, choice: Choice = Choice()) -> str:
         _each(changed),
         *_keep_levels(found),
         *_training(source),
-        Section("Which model do I take?", [registry.registered_models(found, choice.rule)]),
+        Section("Which model do I take?", [best_models.registered_models(found, choice.rule)]),
         _conditions(source, choice, left_out),
     ]
     figures = [tables.every_figure(source, changed), tables.every_figure(target, changed_there)]
     run.table(pd.concat(figures), "every_figure.csv")
     _log(run, sections)
-    links = Section("Runs", [registry.run_links(pd.concat([source, target]), experiment_id)])
+    links = Section("Runs", [best_models.run_links(pd.concat([source, target]), experiment_id)])
     run.text(as_page(f"Encoder reduction: {preset.name}", [*sections, links]), "report.html")
     run.text(as_markdown([*sections, links]), "report.md")
     return as_markdown(sections)

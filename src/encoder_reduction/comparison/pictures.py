@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ..presets import DIMENSIONS
+from ..plan.sections import DIMENSIONS
 from .changes import POINTS, TIME
 from .selection import pareto_front
 

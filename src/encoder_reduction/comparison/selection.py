@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 
 from ..errors import UserError
-from ..presets import DIMENSIONS, MODELS, Preset
-from ..store import without_controls
+from ..plan.presets import Preset
+from ..plan.sections import DIMENSIONS, MODELS
+from ..tracking.store import without_controls
 
 _CONFIGURATION = ["stage", "model", "checkpoint", "dim", "config", "plan_fingerprint"]
 _TAGS = ("device", "libraries", "memory_kind", "machine")

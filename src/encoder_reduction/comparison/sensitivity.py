@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from ..presets import DIMENSIONS
+from ..plan.sections import DIMENSIONS
 from .changes import POINTS, SAVINGS
 from .selection import choose
 from .significance import resampled_means

@@ -4,7 +4,7 @@ import re
 
 import pandas as pd
 
-from ..presets import Preset
+from ..plan.presets import Preset
 from .changes import POINTS, TIME
 from .selection import with_missing_rows
 

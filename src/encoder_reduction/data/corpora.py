@@ -12,9 +12,9 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, Value, load_dat
 from datasets.exceptions import DatasetsError
 from sklearn.model_selection import train_test_split
 
+from ..errors import UserError
+from ..plan.sections import Corpus, RunPlan
 from . import hub, packaged_text
-from .errors import UserError
-from .presets import Corpus
 
 LABELS = ("negative", "positive")
 FEATURES = Features({"id": Value("string"), "text": Value("string"), "label": ClassLabel(names=list(LABELS))})
@@ -176,3 +176,14 @@ def _check(name: str, split: str, data: Dataset) -> None:
         raise UserError(
             f"The {split} split of corpus '{name}' has the labels {labels}; two classes, 0 and 1, are needed."
         )
+
+
+def draw_splits(plan: RunPlan) -> DatasetDict:
+    """The plan's corpus, each split cut to the examples that the plan asks for, stratified."""
+    data, settings = load(plan.corpus), plan.fine_tuning
+    return DatasetDict(
+        train=draw(data["train"], settings.max_train_examples, plan.seed),
+        # What selects and what is reported stays the same whatever the seed.
+        validation=draw(data["validation"], settings.max_validation_examples, 0),
+        test=draw(data["test"], settings.max_test_examples, 0),
+    )

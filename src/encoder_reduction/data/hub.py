@@ -19,7 +19,7 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.hf_api import RepoFile
 
-from .errors import UserError
+from ..errors import UserError
 
 Kind = Literal["model", "dataset"]
 

@@ -17,8 +17,8 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from ..errors import UserError
 from . import cache
-from .errors import UserError
 
 Row = tuple[str, str, int]
 

@@ -11,11 +11,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import progress, slurm, tracking
-from .errors import UserError
-from .presets import RunPlan
+from ..errors import UserError
+from ..plan.sections import RunPlan
+from ..plan.study import Study
+from ..tracking import destination, job, opening
+from . import progress
 from .progress import FAILED, JOBS_FILE, LOGS, MISSING, QUEUED, RUNNING, Progress
-from .study import Study
 
 ROOT = LOGS.parents[1]
 _SUBMIT = ROOT / "slurm" / "submit.sh"
@@ -63,15 +64,15 @@ def submit_study(study: Study, preset: str, throttle: int | None, dry_run: bool)
     if shutil.which("sbatch") is None and not dry_run:
         raise UserError("launcher=slurm needs sbatch on PATH: start it where jobs are submitted, or give local.")
     name = study.preset.name
-    tracking.settle()
-    found = _left(study, preset, tracking.current_experiment())
+    opening.settle()
+    found = _left(study, preset, destination.current_experiment())
     if not found:
         return "Nothing to submit: all that is missing is running or queued."
     if dry_run:
         return as_text(found, throttle)
-    with tracking.open_run() as run:
+    with opening.open_run() as run:
         run.describe(f"study/{name}/slurm", {"stage": "study", "preset": name}, {})
-        os.environ |= {slurm.PARENT: run.run_id, **tracking.environment(run.experiment_id)}
+        os.environ |= {job.PARENT: run.run_id, **destination.environment(run.experiment_id)}
         jobs = submit(found, throttle)
         text = "\n".join(f"{number:<12} {what}" for what, number in jobs.items())
         run.text(text, "jobs.txt")

@@ -17,13 +17,23 @@ from queue import SimpleQueue
 
 import torch
 
-from . import fingerprints, paired, runs, store, tracking
-from .errors import UserError, explain, leave_in_order_when_stopped
-from .presets import Preset, RunPlan
+from ..errors import UserError, explain, leave_in_order_when_stopped
+from ..plan.presets import Preset
+from ..plan.sections import RunPlan
+from ..runs import paired
+from ..runs.run import Outcome, execute
+from ..runs.sources import find_source
+from ..tracking import destination, fingerprints, opening, store
+from ..tracking.run import Run
+from .pairing import runs_to_pair
 
 Say = Callable[[str], None]
 
-_IMPORTED_BEFOREHAND = ["encoder_reduction.paired", "encoder_reduction.runs", "mlflow.store.tracking.sqlalchemy_store"]
+_IMPORTED_BEFOREHAND = [
+    "encoder_reduction.runs.paired",
+    "encoder_reduction.runs.run",
+    "mlflow.store.tracking.sqlalchemy_store",
+]
 
 
 @dataclass(frozen=True)
@@ -39,7 +49,7 @@ class _Task:
     """What one process does: a function, its arguments, and the digest that tells whether it is done."""
 
     fingerprint: str
-    function: Callable[..., runs.Outcome | paired.Outcome]
+    function: Callable[..., Outcome | paired.Outcome]
     arguments: tuple[object, ...]
 
 
@@ -69,7 +79,7 @@ class Launcher:
         UserError: more jobs than GPUs.
     """
 
-    def __init__(self, study: tracking.Run, total: int, rerun: bool, say: Say, jobs: int = 1) -> None:
+    def __init__(self, study: Run, total: int, rerun: bool, say: Say, jobs: int = 1) -> None:
         gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if jobs < 1 or (gpus and jobs > gpus):
             allowed = f"1 to {gpus}, the GPUs that are visible here" if gpus else "1 or more"
@@ -110,11 +120,11 @@ class Launcher:
             pool.shutdown()
 
     def _run_task(self, plan: RunPlan) -> _Task:
-        source_run = runs.find_source(self._study.experiment_id, plan)
-        return _Task(fingerprints.of_plan(plan, source_run), runs.execute, (plan, source_run))
+        source_run = find_source(self._study.experiment_id, plan)
+        return _Task(fingerprints.of_plan(plan, source_run), execute, (plan, source_run))
 
     def _profile_task(self, preset: Preset, plan: RunPlan) -> _Task:
-        run_ids = paired.runs_to_pair(self._study.experiment_id, preset, plan.model)
+        run_ids = runs_to_pair(self._study.experiment_id, preset, plan.model)
         return _Task(fingerprints.of_plan(plan, ",".join(run_ids)), paired.execute, (plan, run_ids))
 
     def _attempt(self, what: str, prepare: Callable[..., _Task], *arguments: object) -> None:
@@ -151,12 +161,12 @@ class Launcher:
                 " Start the same command again: what is finished is skipped."
             )
 
-    def _in_fresh_process(self, task: _Task, run_id: str | None) -> runs.Outcome | paired.Outcome:
+    def _in_fresh_process(self, task: _Task, run_id: str | None) -> Outcome | paired.Outcome:
         # The child waits for its task, so one that was being started when the study was told to stop finds
         # the pipe closed and leaves.
         ours, its = self._context.Pipe()
         share = self._shares.get()
-        process = self._context.Process(target=_execute, args=(its, tracking.store_uri(), share))
+        process = self._context.Process(target=_execute, args=(its, destination.store_uri(), share))
         options = {"parent": self._study.run_id, "experiment_id": self._study.experiment_id}
         try:
             self._processes.add(process)
@@ -169,7 +179,7 @@ class Launcher:
         except (EOFError, ConnectionError) as error:
             if not self._stopping:
                 process.join()  # its locks are then released
-                tracking.settle()
+                opening.settle()
             raise UserError(
                 "The process of this run was killed, most likely for want of memory: give a smaller batch_size,"
                 " or start the study again, which continues here."
@@ -206,7 +216,7 @@ def _process_context() -> multiprocessing.context.BaseContext:
     if sys.platform == "win32":
         return multiprocessing.get_context("spawn")
     # The fork server looks for what it imports beforehand on PYTHONPATH only (Python issue 117378).
-    paths = [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+    paths = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(_IMPORTED_BEFOREHAND)
@@ -223,7 +233,7 @@ def _execute(connection: Connection, store: str, share: _Share) -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = share.gpu
     if share.threads is not None:
         torch.set_num_threads(share.threads)
-    tracking.use_store(store)
+    destination.use_store(store)
     try:
         connection.send(task.function(*task.arguments, **options))
     except Exception as error:

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from . import cache, checkpoints, corpora, hub, runs
-from .presets import Checkpoint, Corpus, RunPlan
-from .tokenisation import tokenise
+from ..data import cache, corpora, hub
+from ..data.tokenisation import tokenise
+from ..models import checkpoints
+from ..plan.sections import Checkpoint, Corpus, RunPlan
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ def tokenise_all(plans: Iterable[RunPlan]) -> Iterator[str]:
             continue
         done.add(what)
         _, tokenizer = checkpoints.load(plan.checkpoint, plan.seed)
-        data = runs.draw_splits(plan)
+        data = corpora.draw_splits(plan)
         tokens = sum(sum(tokenise(data[split], tokenizer, settings.max_length)["length"]) for split in data)
         yield f"{plan.checkpoint.name} on {plan.corpus.name}: {sum(map(len, data.values())):,} texts, {tokens:,} tokens"
 

@@ -8,13 +8,16 @@ from typing import Any
 
 import pandas as pd
 
-from . import fingerprints, paired, runs, slurm, store
-from .errors import UserError
-from .presets import RunPlan
-from .run_folder import has_checkpoints
-from .study import Study
+from ..errors import UserError
+from ..plan.sections import RunPlan
+from ..plan.study import Study
+from ..runs.sources import find_source
+from ..tracking import fingerprints, store
+from ..tracking.run_folder import has_checkpoints
+from . import queue
+from .pairing import runs_to_pair
 
-LOGS = Path(__file__).resolve().parents[2] / "logs" / "slurm"
+LOGS = Path(__file__).resolve().parents[3] / "logs" / "slurm"
 JOBS_FILE = "jobs.json"
 
 DONE, RUNNING, QUEUED, FAILED, MISSING = "done", "running", "queued", "failed", "not started"
@@ -46,7 +49,7 @@ def of_study(study: Study, experiment_id: str) -> list[Progress]:
     known = store.all_runs(experiment_id, preset=study.preset.name)
     jobs = submitted_jobs()
     # Nobody is asked where nothing was submitted: Slurm may be installed and not in use.
-    waiting = slurm.queue() if jobs or "slurm_job_id" in known else {}
+    waiting = queue.queue() if jobs or "slurm_job_id" in known else {}
     return [
         *(_of_run(plan, known, jobs, waiting, experiment_id) for plan in [*study.first(), *study.transfers()]),
         *(_of_profile(study, plan, known, jobs, waiting, experiment_id) for plan in study.profiles()),
@@ -81,7 +84,7 @@ def submitted_jobs() -> dict[str, str]:
 
 
 def _of_run(
-    plan: RunPlan, known: pd.DataFrame, jobs: dict[str, str], waiting: dict[str, slurm.Queued], experiment_id: str
+    plan: RunPlan, known: pd.DataFrame, jobs: dict[str, str], waiting: dict[str, queue.Queued], experiment_id: str
 ) -> Progress:
     mine = _where(known, plan_fingerprint=fingerprints.of_configuration(plan), seed=str(plan.seed))
     finished = _where(mine, status="FINISHED", code_fingerprint=fingerprints.of_code())
@@ -99,12 +102,12 @@ def _of_profile(
     plan: RunPlan,
     known: pd.DataFrame,
     jobs: dict[str, str],
-    waiting: dict[str, slurm.Queued],
+    waiting: dict[str, queue.Queued],
     experiment_id: str,
 ) -> Progress:
     mine = _where(known, stage="profile", model=plan.model)
     try:
-        paired_now = ",".join(paired.runs_to_pair(experiment_id, study.preset, plan.model))
+        paired_now = ",".join(runs_to_pair(experiment_id, study.preset, plan.model))
     except UserError:
         paired_now = ""
     finished = _where(mine, status="FINISHED", runs=paired_now)
@@ -113,7 +116,7 @@ def _of_profile(
     return _unfinished(profile_label(plan), _where(mine, status="FINISHED", negate=True), jobs, waiting)
 
 
-def _unfinished(label: str, mine: pd.DataFrame, jobs: dict[str, str], waiting: dict[str, slurm.Queued]) -> Progress:
+def _unfinished(label: str, mine: pd.DataFrame, jobs: dict[str, str], waiting: dict[str, queue.Queued]) -> Progress:
     """What is not done, by its latest run and the queue."""
     mine = _where(mine, status="FINISHED", negate=True)
     latest: dict[str, Any] = {} if mine.empty else mine.iloc[0].dropna().to_dict()
@@ -139,7 +142,7 @@ def _log_of(number: str) -> str:
 
 def _source(experiment_id: str, plan: RunPlan) -> str:
     try:
-        return runs.find_source(experiment_id, plan) or ""
+        return find_source(experiment_id, plan) or ""
     except UserError:
         return ""
 

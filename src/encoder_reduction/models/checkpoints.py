@@ -12,11 +12,12 @@ from transformers import (
 )
 from transformers.utils.logging import disable_progress_bar
 
-from . import hub, packaged_model
+from ..data import hub
+from ..data.corpora import LABELS
+from ..errors import UserError
+from ..plan.sections import Checkpoint
+from . import packaged_model
 from .architectures import family_of
-from .corpora import LABELS
-from .errors import UserError
-from .presets import Checkpoint
 
 # Reading and writing weights takes a second; the hub's own progress bars for downloads stay.
 disable_progress_bar()

@@ -22,7 +22,7 @@ from transformers import (
     RobertaForSequenceClassification,
 )
 
-from .errors import UserError
+from ..errors import UserError
 
 _State = dict[str, torch.Tensor]
 

@@ -1,11 +1,9 @@
-"""The whole plan: which runs it consists of, and their way through this machine."""
+"""Which runs a study consists of."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from . import comparison, tracking
-from .launcher import Launcher, Say
-from .presets import DIMENSIONS, Preset, RunPlan
+from .presets import Preset
+from .sections import DIMENSIONS, RunPlan
 
 
 @dataclass(frozen=True)
@@ -48,43 +46,3 @@ class Study:
 
     def _settings(self) -> list[dict[str, object]]:
         return [{**self.overrides, "seed": seed} for seed in self.seeds or self.preset.seeds]
-
-
-def run_study(study: Study, rerun: bool, jobs: int, say: Say) -> str:
-    """Baselines, reductions, transfers of every model, dimension and seed, paired profiles, the comparison.
-
-    A run that fails does not stop the others; the comparison says what is missing.
-
-    Returns:
-        The report, as Markdown.
-
-    Raises:
-        UserError: some runs failed. The report is in the study's MLflow run all the same.
-    """
-    tracking.settle()
-    first, second, third = study.first(), study.transfers(), study.profiles()
-    name = study.preset.name
-    with tracking.open_run() as run:
-        run.describe(f"study/{name}", {"stage": "study", "preset": name}, {})
-        launcher = Launcher(run, len(first) + len(second) + len(third), rerun, say, jobs)
-        launcher.launch(first)
-        launcher.launch(second)
-        launcher.launch_profiles(study.preset, third)
-        report = comparison.compare(study.preset, run)
-        if launcher.failures:
-            say(report)
-            launcher.raise_failures()
-    return report
-
-
-def run_transfers(plans: Sequence[RunPlan], rerun: bool, say: Say) -> None:
-    """Several transfers of one model, each in a run of its own under the one that is open.
-
-    Raises:
-        UserError: some runs failed.
-    """
-    with tracking.open_run() as run:
-        run.describe(f"{plans[0].model}/transfer", {"stage": "transfers", "preset": plans[0].preset}, {})
-        launcher = Launcher(run, len(plans), rerun, say)
-        launcher.launch(plans)
-        launcher.raise_failures()

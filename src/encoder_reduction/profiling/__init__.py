@@ -1,1 +1,5 @@
-"""Measurements of a network on this machine; knows nothing of encoders or of experiment tracking."""
+"""Measurements on this machine: time, memory, computation, energy, and whether the machine was fit for them.
+
+``inference`` says what a classifier is timed on; the others measure any function and know nothing of encoders. None
+knows of corpora by name, of a run, or of MLflow.
+"""

@@ -10,10 +10,10 @@ from datasets import Dataset
 from transformers import AutoModelForSequenceClassification, DataCollatorWithPadding, PreTrainedModel
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
-from .presets import FineTuning, Profiling
-from .profiling.compute import Flops, Shape, count_flops
-from .profiling.latency import Call, Latency, measure
-from .training import compute_dtype
+from ..plan.precision import compute_dtype
+from ..plan.sections import FineTuning, Profiling
+from .compute import Flops, Shape, count_flops
+from .latency import Call, Latency, measure
 
 Batch = dict[str, torch.Tensor]
 

@@ -6,9 +6,9 @@ Knows nothing of files, experiment tracking or the command line.
 import torch
 from transformers import PreTrainedModel
 
-from ..architectures import Sizes, sizes_of
 from ..errors import UserError
-from ..presets import Reduction
+from ..models.architectures import Sizes, sizes_of
+from ..plan.sections import Reduction
 from .correction import correct_heads, correct_hidden, correct_layers
 from .heads import prune_heads, regroup_heads, select_heads
 from .hidden import select_width, slice_width

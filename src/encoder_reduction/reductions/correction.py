@@ -19,7 +19,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from ..architectures import family_of, sizes_of
+from ..models.architectures import family_of, sizes_of
 from .hidden import Width
 from .importance import Batch, inference, inputs_of, recorded_inputs, recorded_outputs
 

@@ -3,7 +3,7 @@
 import torch
 from transformers import PreTrainedModel
 
-from ..architectures import family_of, pruned_class, sizes_of
+from ..models.architectures import family_of, pruned_class, sizes_of
 from .importance import Batch, head_scores
 
 

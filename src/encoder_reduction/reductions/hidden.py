@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from ..architectures import Sizes, family_of, sizes_of
+from ..models.architectures import Sizes, family_of, sizes_of
 from .importance import Batch, attention_unit_scores, channel_scores, intermediate_scores
 
 

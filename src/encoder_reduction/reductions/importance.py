@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from ..architectures import family_of, sizes_of
+from ..models.architectures import family_of, sizes_of
 
 Batch = dict[str, torch.Tensor]
 

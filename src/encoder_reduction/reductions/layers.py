@@ -2,7 +2,7 @@
 
 from transformers import PreTrainedModel
 
-from ..architectures import family_of, sizes_of
+from ..models.architectures import family_of, sizes_of
 from .importance import Batch, layer_influence
 
 

@@ -6,14 +6,15 @@ from dataclasses import dataclass
 from datasets import Dataset, DatasetDict
 from transformers import PreTrainedModel
 
-from .architectures import family_of
-from .evaluation import Evaluation
-from .inference import TEXTS, Profiler, Workload, flops_of
-from .profiling.compute import Flops, matrix_product_rate, total
-from .profiling.energy import joules_per_example
-from .profiling.latency import Latency
-from .profiling.memory import PeakMemory
-from .training import Training, compute_dtype
+from ..models.architectures import family_of
+from ..plan.precision import compute_dtype
+from ..profiling.compute import Flops, matrix_product_rate, total
+from ..profiling.energy import joules_per_example
+from ..profiling.inference import TEXTS, Profiler, Workload, flops_of
+from ..profiling.latency import Latency
+from ..profiling.memory import PeakMemory
+from ..training.evaluation import Evaluation
+from ..training.fine_tuning import Training
 
 _COMPARED_LENGTH = 128
 

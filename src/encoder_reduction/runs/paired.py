@@ -11,14 +11,15 @@ from dataclasses import dataclass
 import pandas as pd
 import torch
 
-from . import checkpoints, corpora, fingerprints, store, tracking
-from .comparison import selection
-from .errors import UserError
-from .inference import Profiler, Workload, for_inference
-from .presets import Preset, RunPlan
-from .profiling.latency import measure_interleaved
-from .profiling.machine import device_name, watched
-from .tokenisation import tokenise
+from ..data import corpora
+from ..data.tokenisation import tokenise
+from ..errors import UserError
+from ..models import checkpoints
+from ..plan.sections import RunPlan
+from ..profiling.inference import Profiler, Workload, for_inference
+from ..profiling.latency import measure_interleaved
+from ..profiling.machine import device_name, watched
+from ..tracking import fingerprints, opening, store
 
 
 @dataclass(frozen=True)
@@ -42,23 +43,6 @@ class Outcome:
         return ", ".join(f"{row.config} x{row.speed_ratio:.2f}" for row in rows.itertuples())
 
 
-def runs_to_pair(experiment_id: str, preset: Preset, model: str) -> list[str]:
-    """Run ids of a model's baseline and of the best configuration of each dimension, the baseline first.
-
-    Raises:
-        UserError: the baseline or every reduction is missing.
-    """
-    finished = store.finished_runs(experiment_id, preset=preset.name, model=model)
-    found, _ = selection.split_stages(selection.configurations(selection.latest_runs(finished, preset)[0]))
-    source = selection.best(found, "accuracy")
-    if "none" not in set(source["dim"]) or len(source) < 2:
-        raise UserError(
-            f"Paired profiling of model={model} needs its baseline and at least one finished reduction; in this"
-            f" experiment there is only: {', '.join(source['config'])}."
-        )
-    return [next(iter(ids.values())) for ids in source["run_ids"]]
-
-
 def execute(
     plan: RunPlan, run_ids: Sequence[str], *, parent: str | None = None, experiment_id: str | None = None
 ) -> Outcome:
@@ -74,7 +58,7 @@ def execute(
     Raises:
         UserError: fewer than two runs, a run that is not finished, or one without a model.
     """
-    with tracking.open_run(parent, experiment_id) as run:
+    with opening.open_run(parent, experiment_id) as run:
         tags = {"stage": "profile", "preset": plan.preset, "model": plan.model, "device": device_name()}
         tags["fingerprint"] = fingerprints.of_plan(plan, ",".join(run_ids))
         run.describe(f"{plan.model}/profile", tags, plan.profiling.model_dump() | {"runs": ",".join(run_ids)})

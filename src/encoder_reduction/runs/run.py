@@ -5,24 +5,32 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from datasets import Dataset, DatasetDict
+from datasets import Dataset
 from transformers import PreTrainedModel
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
-from . import calibration, checkpoints, corpora, distillation, figures, fingerprints, store, tracking
-from .architectures import sizes_of
-from .errors import UserError
-from .inference import Profiler, for_inference, latency_table
-from .pieces import Pieces
-from .presets import FineTuning, RunPlan
-from .profiling.energy import EnergyUsed, energy_used
-from .profiling.energy import of_pieces as energy_of_pieces
-from .profiling.machine import Watch, device_name, watched
-from .profiling.memory import PeakMemory, peak_memory
-from .profiling.memory import of_pieces as memory_of_pieces
-from .reductions import needs_calibration, reduce_model
-from .tokenisation import tokenise
-from .training import CURVES, FineTuner, NonFiniteLossError, Training, resolve_precision
+from ..data import calibration, corpora
+from ..data.tokenisation import tokenise
+from ..errors import UserError
+from ..models import checkpoints
+from ..plan.precision import resolve_precision
+from ..plan.sections import FineTuning, RunPlan
+from ..profiling.energy import EnergyUsed, energy_used
+from ..profiling.energy import of_pieces as energy_of_pieces
+from ..profiling.inference import Profiler, for_inference, latency_table
+from ..profiling.machine import device_name, watched
+from ..profiling.memory import PeakMemory, peak_memory
+from ..profiling.memory import of_pieces as memory_of_pieces
+from ..reductions import needs_calibration, reduce_model
+from ..tracking import fingerprints, opening, store
+from ..tracking.run import Run
+from ..training import distillation
+from ..training.fine_tuning import FineTuner, Training
+from ..training.pieces import Pieces
+from ..training.recorder import CURVES, NonFiniteLossError
+from . import figures
+from .description import describe, flat_params, machine_tags, run_name
+from .sources import find_source
 
 SKIP_FINISHED = "ENCODER_REDUCTION_SKIP_FINISHED"
 
@@ -56,7 +64,7 @@ def execute(
 
     Args:
         plan: what to do.
-        source_run: the finished run that the plan builds on; :func:`find_source` by default.
+        source_run: the finished run that the plan builds on; :func:`.sources.find_source` by default.
         parent: the study's run, if this run is part of one.
         experiment_id: where a new run goes.
         run_id: an interrupted run of this plan, to go on with.
@@ -65,7 +73,7 @@ def execute(
     Raises:
         UserError: anything that the user can mend; the run is then marked FAILED.
     """
-    with tracking.open_run(parent, experiment_id, run_id) as run:
+    with opening.open_run(parent, experiment_id, run_id) as run:
         source_run = source_run or find_source(run.experiment_id, plan)
         if finished := finished_instead(run, plan, source_run):
             return finished
@@ -75,7 +83,7 @@ def execute(
         settings = plan.fine_tuning
         precision = resolve_precision(settings.precision)
 
-        data = draw_splits(plan)
+        data = corpora.draw_splits(plan)
         model, tokenizer = load_model(plan, source_run)
         model.to(device)
         stopwatch.lap("loading")
@@ -123,17 +131,6 @@ def execute(
         return Outcome(run.run_id, name, metrics)
 
 
-def draw_splits(plan: RunPlan) -> DatasetDict:
-    """The plan's corpus, each split cut to the examples that the plan asks for, stratified."""
-    data, settings = corpora.load(plan.corpus), plan.fine_tuning
-    return DatasetDict(
-        train=corpora.draw(data["train"], settings.max_train_examples, plan.seed),
-        # What selects and what is reported stays the same whatever the seed.
-        validation=corpora.draw(data["validation"], settings.max_validation_examples, 0),
-        test=corpora.draw(data["test"], settings.max_test_examples, 0),
-    )
-
-
 def load_model(plan: RunPlan, source_run: str | None) -> tuple[PreTrainedModel, Tokenizer]:
     """The plan's checkpoint, or the model of the run that a transfer starts from."""
     if plan.stage != "transfer":
@@ -156,7 +153,7 @@ def reduce(plan: RunPlan, model: PreTrainedModel, tokenizer: Tokenizer, train: D
 
 
 def train(
-    tuner: FineTuner, tokenised: dict[str, Dataset], run: tracking.Run, device: torch.device
+    tuner: FineTuner, tokenised: dict[str, Dataset], run: Run, device: torch.device
 ) -> tuple[Training, PeakMemory, EnergyUsed]:
     """Fine-tune; of a run that diverges, the last good model is kept.
 
@@ -199,19 +196,7 @@ def learn_from(teacher_run: str, tokenised: Dataset, settings: FineTuning, train
     return distillation.with_teacher(tokenised, logits)
 
 
-def config_name(plan: RunPlan, model: PreTrainedModel) -> str:
-    """What a row's configuration is called: ``baseline``, ``hidden-384``, ``layers-6+heads-6``."""
-    sizes = sizes_of(model)
-    return "+".join(f"{dim}-{getattr(sizes, dim)}" for dim in plan.reductions) or "baseline"
-
-
-def run_name(plan: RunPlan, model: PreTrainedModel) -> str:
-    """The run's name in the MLflow UI: ``roberta/hidden-384/seed-42``."""
-    stage = ["transfer"] if plan.stage == "transfer" else []
-    return "/".join([plan.model, config_name(plan, model), *stage, f"seed-{plan.seed}"])
-
-
-def finished_instead(run: tracking.Run, plan: RunPlan, source_run: str | None) -> Outcome | None:
+def finished_instead(run: Run, plan: RunPlan, source_run: str | None) -> Outcome | None:
     """The finished run of the same fingerprint, where the environment asks not to repeat one.
 
     Jobs of a study that wait in a queue do, since another may have done their work by the time they start.
@@ -226,7 +211,7 @@ def finished_instead(run: tracking.Run, plan: RunPlan, source_run: str | None) -
     return Outcome(first["run_id"], first["name"], {"accuracy": first["accuracy"]})
 
 
-def begin(run: tracking.Run, plan: RunPlan, source_run: str | None) -> None:
+def begin(run: Run, plan: RunPlan, source_run: str | None) -> None:
     """Say what the run is before anything else, so that it is known whatever becomes of it.
 
     Raises:
@@ -257,75 +242,3 @@ def begin(run: tracking.Run, plan: RunPlan, source_run: str | None) -> None:
             **({"source_run": source_run} if source_run else {}),
         }
     )
-
-
-def describe(plan: RunPlan, model: PreTrainedModel, data: DatasetDict, device: torch.device) -> dict[str, str]:
-    """What else the MLflow UI filters on, once model and data are there."""
-    return {
-        "checkpoint_revision": checkpoints.revision(plan.checkpoint),
-        "corpus_revision": corpora.revision(plan.corpus),
-        "config": config_name(plan, model),
-        "libraries": ", ".join(f"{name} {version}" for name, version in fingerprints.libraries().items()),
-        "memory_kind": "gpu" if device.type == "cuda" else "resident",
-        "data_fingerprint": corpora.fingerprint(*(data[split] for split in corpora.SPLITS)),
-    }
-
-
-def machine_tags(machine: Watch, memory: PeakMemory, energy: EnergyUsed) -> dict[str, str]:
-    """Whether the machine was fit for measuring, and where its figures come from."""
-    return {
-        "machine": "; ".join(machine.warnings()) or "quiet",
-        **({"device_memory_source": memory.device_source} if memory.device_source else {}),
-        "energy_source": energy.source or "none",
-    }
-
-
-def flat_params(plan: RunPlan, model: PreTrainedModel) -> dict[str, object]:
-    """The plan's values under the names that ``-P`` takes, and the dimensions of the network.
-
-    Where several dimensions are reduced, each one's values carry its name in front.
-    """
-    sizes = sizes_of(model)
-    params: dict[str, object] = {"model": plan.model, "dim": plan.dim, "seed": plan.seed}
-    params |= plan.fine_tuning.model_dump() | plan.profiling.model_dump()
-    params |= plan.distillation.model_dump() if plan.distillation else {}
-    if plan.stage == "reduce":
-        for dim, reduction in plan.reductions.items():
-            prefix = f"{dim}." if len(plan.reductions) > 1 else ""
-            params |= {f"{prefix}{key}": value for key, value in reduction.model_dump().items()}
-    params |= {
-        "num_hidden_layers": sizes.layers,
-        "num_attention_heads": sizes.heads,
-        "head_size": sizes.head_size,
-        "hidden_size": sizes.hidden,
-        "intermediate_size": sizes.intermediate,
-    }
-    return {key: value for key, value in params.items() if value is not None}
-
-
-def find_source(experiment_id: str, plan: RunPlan) -> str | None:
-    """The finished run that a plan builds on, the best by validation accuracy; ``None`` if it needs none.
-
-    A transfer starts from a reduction of its model and dimension (from the baseline where the dimension
-    is ``none``), a distillation learns from the baseline. Runs count that used the same preset, checkpoint
-    and source corpus; controls from random weights and distilled models do not.
-
-    Raises:
-        UserError: there is no such run yet.
-    """
-    if plan.stage != "transfer" and plan.distillation is None:
-        return None
-    baseline = plan.distillation is not None or plan.dim == "none"
-    stage, dim = ("baseline", "none") if baseline else ("reduce", plan.dim)
-    found = store.finished_runs(
-        experiment_id, stage=stage, model=plan.model, preset=plan.preset, dim=dim,
-        checkpoint=plan.checkpoint.name, corpus=plan.source_corpus,
-    )  # fmt: skip
-    found = store.without_controls(found)
-    if found.empty:
-        command = f"mlflow run . -e {stage} -P model={plan.model}" + (f" -P dim={dim}" if dim != "none" else "")
-        raise UserError(
-            f"No finished {stage} run of model={plan.model} dim={dim} preset={plan.preset} is in this experiment;"
-            f" first: {command} -P preset={plan.preset}."
-        )
-    return str(found.loc[found["validation_accuracy"].idxmax(), "run_id"])

@@ -6,16 +6,12 @@ import json
 from importlib.metadata import version
 from pathlib import Path
 
-from .presets import RunPlan
-from .profiling.machine import device_name
+from ..plan.sections import RunPlan
+from ..profiling.machine import device_name
 
-_PACKAGE = Path(__file__).parent
-# These read finished runs or arrange them; no figure of a run depends on them.
-_NOT_IN_RUNS = (
-    "comparison",
-    "study.py", "launcher.py", "cluster.py", "slurm.py", "progress.py", "command_line.py", "prefetch.py",
-    "tracking.py", "store.py", "outbox.py", "run_folder.py", "served_model.py",
-)  # fmt: skip
+_PACKAGE = Path(__file__).parents[1]
+# These arrange runs, keep them and read them back; no figure of a run depends on them.
+_NOT_IN_RUNS = ("comparison/", "launching/", "tracking/", "command_line.py")
 _LIBRARIES = ("torch", "transformers", "accelerate", "datasets", "scikit-learn")
 
 

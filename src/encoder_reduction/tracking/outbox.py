@@ -1,45 +1,30 @@
 """What a run says to the tracking server, kept on disk in order until it has arrived.
 
 A server that does not answer, or has too much to do, stops nobody: the run goes on, asks again after a while, and
-what has not arrived when it ends is delivered by :func:`encoder_reduction.tracking.settle`.
+what has not arrived when it ends is delivered by :func:`encoder_reduction.tracking.opening.settle`.
 """
 
 import json
 import logging
-import os
-import random
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import mlflow
-import requests
 from mlflow.entities import Metric, Param, RunTag
-from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 
+from .patience import FIRST_PAUSE, LONGEST_PAUSE, about, impatient, is_unreachable
 from .run_folder import STORE_FILE, RunFolder
-
-PATIENCE_VARIABLE = "ENCODER_REDUCTION_PATIENCE"
 
 _LOGGER = logging.getLogger(__name__)
 
 _SERVED_MODEL = Path(__file__).with_name("served_model.py")
 _MODEL_REQUIREMENTS = ("mlflow", "torch", "transformers", "pandas")
 _BATCH = 500
-_PATIENCE = 5.0
-_FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0
-# A database that has more to do than it can, which MLflow's server calls a bad request of ours.
-_OVERWHELMED = ("QueuePool limit", "database is locked", "InterfaceError")
-# Within a delivery nobody waits for MLflow's own retries, which take minutes.
-_IMPATIENT = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}
-
-
-Result = TypeVar("Result")
 
 
 class Outbox:
@@ -51,7 +36,7 @@ class Outbox:
         (folder.path / STORE_FILE).write_text(mlflow.get_tracking_uri())
         waiting = self.waiting()
         self._count = int(waiting[-1].name) if waiting else 0
-        self._pause, self._next_try = _FIRST_PAUSE, 0.0
+        self._pause, self._next_try = FIRST_PAUSE, 0.0
 
     def waiting(self) -> list[Path]:
         """The messages that have not arrived."""
@@ -108,13 +93,13 @@ class Outbox:
                 if not is_unreachable(error):
                     shutil.rmtree(message)
                     raise
-                if self._pause == _FIRST_PAUSE:
+                if self._pause == FIRST_PAUSE:
                     _LOGGER.warning("%s does not answer; what is logged waits on disk.", mlflow.get_tracking_uri())
-                self._next_try = time.monotonic() + _about(self._pause)
-                self._pause = min(2 * self._pause, _LONGEST_PAUSE)
+                self._next_try = time.monotonic() + about(self._pause)
+                self._pause = min(2 * self._pause, LONGEST_PAUSE)
                 return False
             shutil.rmtree(message)
-        self._pause, self._next_try = _FIRST_PAUSE, 0.0
+        self._pause, self._next_try = FIRST_PAUSE, 0.0
         return True
 
     def _put(self, message: dict[str, Any], add_files: Callable[[Path], Any] = lambda folder: None) -> None:
@@ -174,54 +159,3 @@ def _log_model(client: mlflow.MlflowClient, run_id: str, folder: Path) -> None:
         artifacts={"huggingface": str(folder)},
         pip_requirements=[f"{package}=={version(package)}" for package in _MODEL_REQUIREMENTS],
     )
-
-
-def is_unreachable(error: Exception) -> bool:
-    """Whether the server is away, in trouble or overwhelmed, as opposed to refusing what it is sent."""
-    if any(words in str(error) for words in _OVERWHELMED):
-        return True
-    if not mlflow.get_tracking_uri().startswith(("http://", "https://")):
-        return False
-    if isinstance(error, MlflowException):
-        return error.get_http_status_code() >= 500
-    if isinstance(error, requests.HTTPError) and error.response is not None:
-        return error.response.status_code >= 500
-    return isinstance(error, requests.RequestException)
-
-
-def patience() -> float:
-    """How many seconds a run waits for a tracking server that does not answer."""
-    return float(os.environ.get(PATIENCE_VARIABLE) or _PATIENCE)
-
-
-def insist(action: Callable[[], Result]) -> Result:
-    """What an action gives; while the server is unreachable it is asked again, for as long as :func:`patience`."""
-    until, pause = time.monotonic() + patience(), _FIRST_PAUSE
-    while True:
-        try:
-            return action()
-        except Exception as error:
-            if not is_unreachable(error) or time.monotonic() > until:
-                raise
-        time.sleep(_about(pause))
-        pause = min(2 * pause, _LONGEST_PAUSE)
-
-
-def _about(seconds: float) -> float:
-    """So that those who were turned away together do not all come back together."""
-    return seconds * random.uniform(0.5, 1)
-
-
-@contextmanager
-def impatient() -> Iterator[None]:
-    """Within the block MLflow gives up after seconds, instead of minutes, on a server that does not answer."""
-    before = {key: os.environ.get(key) for key in _IMPATIENT}
-    os.environ |= _IMPATIENT
-    try:
-        yield
-    finally:
-        for key, value in before.items():
-            if value is None:
-                os.environ.pop(key, None)
-            else:
-                os.environ[key] = value

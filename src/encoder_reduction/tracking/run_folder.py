@@ -5,8 +5,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from . import cache
-from .errors import UserError
+from ..data import cache
+from ..errors import UserError
 
 STORE_FILE = "store"
 

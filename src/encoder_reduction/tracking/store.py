@@ -12,8 +12,8 @@ import mlflow
 import pandas as pd
 from mlflow.exceptions import MlflowException
 
-from .errors import UserError, one_line
-from .outbox import insist
+from ..errors import UserError, one_line
+from .patience import insist
 from .run_folder import has_checkpoints
 
 RATIOS_FILE = "speed_ratios.csv"

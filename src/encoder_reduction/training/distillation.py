@@ -10,7 +10,7 @@ import torch
 from datasets import Dataset
 from torch.nn.functional import kl_div, log_softmax
 
-from . import cache
+from ..data import cache
 
 TEACHER_LOGITS = "teacher_logits"
 

@@ -3,10 +3,7 @@
 import logging
 import math
 import tempfile
-import time
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -20,42 +17,25 @@ from transformers import (
     PrinterCallback,
     ProgressCallback,
     Trainer,
-    TrainerCallback,
     TrainingArguments,
 )
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
+from ..errors import STOP
+from ..plan.precision import resolve_precision
+from ..plan.sections import Distillation, FineTuning
+from ..profiling.compute import Shape
+from ..profiling.memory import TrainingState, start_peak_again, training_state
 from . import distillation
-from .errors import STOP, UserError
+from .batches import ShuffledBatches
 from .evaluation import Evaluation, evaluation, score
 from .pieces import Pieces, Record
-from .presets import Distillation, FineTuning
-from .profiling.compute import Shape
-from .profiling.memory import TrainingState, start_peak_again, training_state
+from .recorder import NonFiniteLossError, OnLog, ProgressBar, Recorder
 
 _LOGGER = logging.getLogger(__name__)
 
-OnLog = Callable[[dict[str, float], int], None]
-StopRequested = Callable[[], bool]
 
-# The curves of a run.
-CURVES = (
-    "train_loss",
-    "learning_rate",
-    "epoch_validation_loss",
-    "epoch_validation_accuracy",
-    "epoch_validation_f1",
-)
-
-# Points of a learning curve that are worth keeping; each costs the GPU one synchronisation.
-_LOGGED_POINTS = 200
 _EVALUATION_BATCH = 64
-
-
-class NonFiniteLossError(UserError):
-    """Training diverged; ``recovered`` says whether the model has the weights of an earlier epoch again."""
-
-    recovered = False
 
 
 @dataclass(frozen=True)
@@ -98,28 +78,6 @@ class Training:
     def padding(self) -> float:
         """Share of the computed tokens that was padding."""
         return 1 - self.tokens / sum(shape.examples * shape.padded for shape in self.shapes)
-
-
-def resolve_precision(precision: str) -> str:
-    """What ``auto`` means on this machine: ``fp16`` on CUDA, ``bf16`` on a CPU that has it, else ``fp32``.
-
-    Raises:
-        UserError: fp16 without a CUDA GPU.
-    """
-    cuda = torch.cuda.is_available()
-    if precision == "fp16" and not cuda:
-        raise UserError("precision=fp16 needs a CUDA GPU and none is present; choose auto, bf16 or fp32.")
-    if precision != "auto":
-        return precision
-    if cuda:
-        return "fp16"
-    capabilities = torch.cpu.get_capabilities()
-    return "bf16" if capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") else "fp32"
-
-
-def compute_dtype(precision: str) -> torch.dtype:
-    """The number format that matrix products are computed in at this precision."""
-    return {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}[resolve_precision(precision)]
 
 
 class FineTuner:
@@ -179,7 +137,7 @@ class FineTuner:
         steps_per_epoch = math.ceil(len(train) / self._settings.batch_size)
         latest = pieces.latest()
         with STOP.deferred() as stop:
-            trainer.add_callback(_Recorder(record, pieces, self._on_log, steps_per_epoch, stop))
+            trainer.add_callback(Recorder(record, pieces, self._on_log, steps_per_epoch, stop))
             try:
                 trainer.train(resume_from_checkpoint=str(latest) if latest else None)
             except NonFiniteLossError as error:
@@ -264,7 +222,7 @@ class FineTuner:
         for printer in (PrinterCallback, ProgressCallback):
             trainer.remove_callback(printer)
         if self._progress:
-            trainer.add_callback(_Progress)
+            trainer.add_callback(ProgressBar)
         return trainer
 
 
@@ -304,7 +262,7 @@ class _Trainer(Trainer):
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
         sampler = super()._get_train_sampler(train_dataset)
-        return _ShuffledBatches(sampler, self._record) if isinstance(sampler, LengthGroupedSampler) else sampler
+        return ShuffledBatches(sampler, self._record) if isinstance(sampler, LengthGroupedSampler) else sampler
 
     def compute_loss(
         self, model: torch.nn.Module, inputs: dict[str, Any], return_outputs: bool = False, **ignored: Any
@@ -317,110 +275,3 @@ class _Trainer(Trainer):
             settings = self._teaching
             loss = distillation.loss(loss, outputs.logits, teacher, settings.temperature, settings.distill_weight)
         return (loss, outputs) if return_outputs else loss
-
-
-class _ShuffledBatches(Sampler):
-    """Batches grouped by length, in random order.
-
-    The Trainer's own sampler goes from long to short texts again and again, so that every epoch ends
-    on the shortest ones; with few steps that costs accuracy.
-    """
-
-    def __init__(self, grouped: LengthGroupedSampler, record: Record) -> None:
-        self._grouped, self._record = grouped, record
-        self._continues = record.order_state is not None
-
-    def __len__(self) -> int:
-        return len(self._grouped)
-
-    def __iter__(self) -> Iterator[int]:
-        # The epoch that was interrupted has its order again; the Trainer then restores the state it had after that.
-        if self._continues:
-            torch.set_rng_state(self._record.order_state)
-            self._continues = False
-        self._record.order_state = torch.get_rng_state()
-        indices, size = list(self._grouped), self._grouped.batch_size
-        batches = [indices[start : start + size] for start in range(0, len(indices), size)]
-        # The incomplete batch stays last, or all batches after it would be shifted.
-        whole = len(indices) // size
-        order = [*torch.randperm(whole, generator=self._grouped.generator).tolist(), *range(whole, len(batches))]
-        return chain.from_iterable(batches[index] for index in order)
-
-
-class _Progress(ProgressCallback):
-    """The Trainer's progress bar without its lines of figures, which are in MLflow."""
-
-    def on_log(self, *args: Any, **kwargs: Any) -> None:
-        pass
-
-
-class _Recorder(TrainerCallback):
-    """Keeps the record: adds up training time, logs the curves, and says when to save a checkpoint."""
-
-    def __init__(
-        self, record: Record, pieces: Pieces, on_log: OnLog, steps_per_epoch: int, stop: StopRequested
-    ) -> None:
-        self._record, self._pieces, self._on_log, self._stop = record, pieces, on_log, stop
-        self._steps_per_epoch = steps_per_epoch
-        self._since: float | None = None
-        self._learning_rate = 0.0
-
-    def _resume(self) -> None:
-        self._since = _now()
-
-    def _pause(self) -> None:
-        """Evaluation, checkpoints and logging are no training."""
-        if self._since is not None:
-            self._record.seconds += _now() - self._since
-        self._since = None
-
-    def on_epoch_begin(self, *args: Any, **kwargs: Any) -> None:
-        self._resume()
-
-    def on_optimizer_step(self, *args: Any, optimizer: Any, **kwargs: Any) -> None:
-        self._learning_rate = optimizer.param_groups[0]["lr"]
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._record.loss_steps += 1
-        if state.global_step % max(1, state.max_steps // _LOGGED_POINTS) == 0:
-            self._pause()
-            self._log_loss(args, state)
-            self._resume()
-        # An epoch's end is saved anyway, after its evaluation.
-        ends = state.global_step % self._steps_per_epoch == 0 or state.global_step == state.max_steps
-        if (self._stop() or self._pieces.due) and not ends:
-            self._pause()
-            control.should_save = True
-
-    def on_epoch_end(self, *args: Any, **kwargs: Any) -> None:
-        self._pause()
-        self._record.order_state = None
-
-    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        within_epoch = self._since is None and state.global_step % self._steps_per_epoch
-        self._pieces.save(self._record, state.global_step)
-        if self._stop():
-            STOP.leave()
-        if within_epoch:
-            self._resume()
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **kwargs: Any) -> None:
-        if "eval_loss" in logs:
-            # Named apart from the kept weights' validation_accuracy, which MLflow would take for a point of the curve.
-            curve = {f"epoch_validation_{key}": logs[f"eval_{key}"] for key in ("loss", "accuracy", "f1")}
-            self._on_log(curve, state.global_step)
-
-    def _log_loss(self, args: Any, state: Any) -> None:
-        loss = self._record.take_loss()
-        if not math.isfinite(loss):
-            raise NonFiniteLossError(
-                f"The training loss became {loss} at step {state.global_step};"
-                f" lower learning_rate (now {args.learning_rate}) or set precision=fp32."
-            )
-        self._on_log({"train_loss": loss, "learning_rate": self._learning_rate}, state.global_step)
-
-
-def _now() -> float:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter()

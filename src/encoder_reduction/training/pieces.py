@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from .profiling.compute import Shape
+from ..profiling.compute import Shape
 
 VARIABLE = "ENCODER_REDUCTION_CHECKPOINT_SECONDS"
 _SECONDS_BETWEEN_CHECKPOINTS = 600.0

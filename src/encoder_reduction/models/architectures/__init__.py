@@ -10,7 +10,7 @@ from pkgutil import iter_modules
 from torch import nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel
 
-from ..errors import UserError
+from ...errors import UserError
 from .family import Family, PrunedHeads, Sizes
 
 __all__ = ["Family", "PrunedHeads", "Sizes", "family_of", "pruned_class", "register", "sizes_of"]

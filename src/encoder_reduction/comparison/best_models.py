@@ -2,8 +2,8 @@
 
 import pandas as pd
 
-from ..presets import RULES
-from ..tracking import register_model, run_url
+from ..plan.sections import RULES
+from ..tracking.registry import register_model, run_url
 from .selection import best
 
 

@@ -1,0 +1,180 @@
+"""The plan as typed data: what a run is, section by section."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt, field_serializer
+
+
+def _split(value: Any) -> Any:
+    """``128,512`` as it is typed after ``-P``; a YAML list stays as it is."""
+    return [part for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+Stage = Literal["baseline", "reduce", "transfer"]
+ModelKey = Literal["bert", "roberta", "distilbert"]
+Dimension = Literal["heads", "hidden", "layers"]
+MODELS: tuple[ModelKey, ...] = ("bert", "roberta", "distilbert")
+DIMENSIONS: tuple[Dimension, ...] = ("heads", "hidden", "layers")
+STRATEGIES = {
+    "heads": ("prune", "regroup"),
+    "hidden": ("slice",),
+    "layers": ("alternate", "first", "last", "ends", "influence"),
+}
+CRITERIA = {
+    "heads": ("gradient", "magnitude", "first", "random"),
+    "hidden": ("activation", "magnitude", "first", "random"),
+    "layers": (),
+}
+# What the comparison takes for the best configuration, judged on the validation split.
+RULES = {
+    "accuracy": "the most accurate",
+    "efficiency": "the fastest within one standard error of the most accurate",
+    "knee": "the knee of the Pareto front of accuracy and inference time",
+}
+Integers = Annotated[tuple[PositiveInt, ...], BeforeValidator(_split)]
+
+
+class Section(BaseModel):
+    """Frozen, complete, and without unknown fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+class Checkpoint(Section):
+    """Pretrained weights and their tokenizer."""
+
+    name: str = Field(description="what tags and tables call it")
+    source: str = Field(description="'packaged:<family>', a hub id, or a local folder")
+    revision: str | None = Field(None, description="hub revision; what main was when it was fetched, when absent")
+
+
+class Corpus(Section):
+    """A two-class sentiment corpus with train, validation and test splits."""
+
+    name: str = Field(description="what tags and tables call it")
+    source: str = Field(description="'packaged:<corpus>', a hub id, or a folder of csv, json or parquet files")
+    revision: str | None = Field(None, description="hub revision; what main was when it was fetched, when absent")
+    text_column: str = Field("text", description="column that has the text")
+    label_column: str = Field("label", description="column that has the label")
+    validation_examples: int | None = Field(
+        None, gt=1, description="carved from train, stratified, where the corpus has no validation split"
+    )
+
+
+class Inputs(Section):
+    """What one run may take instead of the preset's checkpoint and corpus."""
+
+    checkpoint: str | None = Field(None, description="another checkpoint: a hub id or a folder")
+    checkpoint_revision: str | None = Field(None, description="its hub revision")
+    corpus: str | None = Field(None, description="another corpus: a hub id, or a folder with train.csv and test.csv")
+    corpus_revision: str | None = Field(None, description="its hub revision")
+    text_column: str | None = Field(None, description="column of the corpus that has the text")
+    label_column: str | None = Field(None, description="column of the corpus that has the label")
+    validation_examples: int | None = Field(None, gt=1, description="carved from train where there is no such split")
+
+    def checkpoint_instead(self, planned: Checkpoint) -> Checkpoint:
+        """The checkpoint of the run."""
+        if self.checkpoint is None:
+            return planned.model_copy(update=_given(revision=self.checkpoint_revision))
+        return Checkpoint(name=_short(self.checkpoint), source=self.checkpoint, revision=self.checkpoint_revision)
+
+    def corpus_instead(self, planned: Corpus) -> Corpus:
+        """The corpus of the run."""
+        columns = _given(
+            text_column=self.text_column, label_column=self.label_column, validation_examples=self.validation_examples
+        )
+        if self.corpus is None:
+            return planned.model_copy(update=columns | _given(revision=self.corpus_revision))
+        kept = {"validation_examples": planned.validation_examples} | columns
+        return Corpus(name=_short(self.corpus), source=self.corpus, revision=self.corpus_revision, **kept)
+
+
+def _given(**values: Any) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if value is not None}
+
+
+def _short(source: str) -> str:
+    """What tags and tables call a hub id or a folder: its last part."""
+    return source.rstrip("/").rpartition("/")[2]
+
+
+class FineTuning(Section):
+    """How a model is fine-tuned and on how much of the corpus."""
+
+    epochs: float = Field(gt=0, description="passes over the training examples")
+    batch_size: int = Field(gt=0, description="examples per optimizer step")
+    learning_rate: float = Field(gt=0, lt=1, description="peak learning rate of the linear schedule")
+    warmup_ratio: float = Field(ge=0, lt=1, description="share of the steps that warm up")
+    weight_decay: float = Field(ge=0, description="decoupled weight decay of AdamW")
+    max_length: int = Field(gt=2, description="tokens after which a text is cut")
+    precision: Literal["auto", "fp16", "bf16", "fp32"] = Field(
+        description="arithmetic of training; auto: fp16 on CUDA, bf16 on a CPU that has it, else fp32"
+    )
+    max_train_examples: int | None = Field(None, gt=1, description="stratified subset of the training split")
+    max_validation_examples: int | None = Field(None, gt=1, description="stratified subset for selection")
+    max_test_examples: int | None = Field(None, gt=1, description="stratified subset that is reported")
+
+
+class Reduction(Section):
+    """How much of one dimension stays, and how that part is chosen."""
+
+    keep: float = Field(0.5, gt=0, le=1, description="share of the dimension that stays")
+    size: int | None = Field(None, gt=0, description="exact size that stays; overrides keep")
+    strategy: str = Field(description="how the dimension is cut")
+    criterion: str | None = Field(None, description="how what stays is ranked")
+    correct: Literal["none", "least_squares"] = Field(
+        "none", description="refit the reduced weights on calibration text before fine-tuning"
+    )
+    init: Literal["pretrained", "random"] = Field(
+        "pretrained", description="random: the same architecture from scratch, as a control"
+    )
+    calibration_examples: int = Field(gt=0, description="training texts that criteria and correction look at")
+    calibration_seed: int | None = Field(None, description="seed of the draw of these texts; the run's when absent")
+
+
+class Distillation(Section):
+    """Whether and how a reduced model learns from the baseline of its model and corpus."""
+
+    distill: bool = Field(description="learn from the finished baseline run as well as from the labels")
+    temperature: float = Field(gt=0, description="softens the logits of teacher and student")
+    distill_weight: float = Field(ge=0, le=1, description="share of the teacher in the loss")
+
+
+class Profiling(Section):
+    """How long measurements may take and how sure they must be."""
+
+    test_texts: int = Field(gt=0, description="texts of the test split that latency is measured on")
+    relative_width: float = Field(gt=0, description="wanted width of the median's interval over the median")
+    min_repetitions: int = Field(gt=1, description="repetitions at the least")
+    time_budget: float = Field(gt=0, description="seconds that one latency measurement may take")
+    fixed_lengths: Integers = Field(description="lengths in tokens that latency is measured at besides, as 128,512")
+
+    @field_serializer("fixed_lengths")
+    def _as_typed(self, lengths: tuple[int, ...]) -> str:
+        return ",".join(map(str, lengths))
+
+
+class RunPlan(Section):
+    """Everything that determines one run."""
+
+    stage: Stage
+    model: ModelKey
+    preset: str
+    checkpoint: Checkpoint
+    corpus: Corpus
+    source_corpus: str = Field(description="name of the corpus of the runs that this one may build on")
+    fine_tuning: FineTuning
+    reductions: dict[Dimension, Reduction] = {}
+    distillation: Distillation | None = Field(None, description="only where the run distils")
+    profiling: Profiling
+    seed: int
+
+    @property
+    def dim(self) -> str:
+        """The reduced dimensions, joined by ``+``; ``none`` for a baseline."""
+        return "+".join(self.reductions) or "none"
+
+    @property
+    def label(self) -> str:
+        """What lines of progress call the run."""
+        return f"{self.stage:<8} {self.model:<10} {self.dim:<6} seed {self.seed}"

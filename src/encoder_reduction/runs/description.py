@@ -1,0 +1,70 @@
+"""What a run is called, and what it says of itself: its name, tags and parameters."""
+
+import torch
+from datasets import DatasetDict
+from transformers import PreTrainedModel
+
+from ..data import corpora
+from ..models import checkpoints
+from ..models.architectures import sizes_of
+from ..plan.sections import RunPlan
+from ..profiling.energy import EnergyUsed
+from ..profiling.machine import Watch
+from ..profiling.memory import PeakMemory
+from ..tracking import fingerprints
+
+
+def config_name(plan: RunPlan, model: PreTrainedModel) -> str:
+    """What a row's configuration is called: ``baseline``, ``hidden-384``, ``layers-6+heads-6``."""
+    sizes = sizes_of(model)
+    return "+".join(f"{dim}-{getattr(sizes, dim)}" for dim in plan.reductions) or "baseline"
+
+
+def run_name(plan: RunPlan, model: PreTrainedModel) -> str:
+    """The run's name in the MLflow UI: ``roberta/hidden-384/seed-42``."""
+    stage = ["transfer"] if plan.stage == "transfer" else []
+    return "/".join([plan.model, config_name(plan, model), *stage, f"seed-{plan.seed}"])
+
+
+def describe(plan: RunPlan, model: PreTrainedModel, data: DatasetDict, device: torch.device) -> dict[str, str]:
+    """What else the MLflow UI filters on, once model and data are there."""
+    return {
+        "checkpoint_revision": checkpoints.revision(plan.checkpoint),
+        "corpus_revision": corpora.revision(plan.corpus),
+        "config": config_name(plan, model),
+        "libraries": ", ".join(f"{name} {version}" for name, version in fingerprints.libraries().items()),
+        "memory_kind": "gpu" if device.type == "cuda" else "resident",
+        "data_fingerprint": corpora.fingerprint(*(data[split] for split in corpora.SPLITS)),
+    }
+
+
+def machine_tags(machine: Watch, memory: PeakMemory, energy: EnergyUsed) -> dict[str, str]:
+    """Whether the machine was fit for measuring, and where its figures come from."""
+    return {
+        "machine": "; ".join(machine.warnings()) or "quiet",
+        **({"device_memory_source": memory.device_source} if memory.device_source else {}),
+        "energy_source": energy.source or "none",
+    }
+
+
+def flat_params(plan: RunPlan, model: PreTrainedModel) -> dict[str, object]:
+    """The plan's values under the names that ``-P`` takes, and the dimensions of the network.
+
+    Where several dimensions are reduced, each one's values carry its name in front.
+    """
+    sizes = sizes_of(model)
+    params: dict[str, object] = {"model": plan.model, "dim": plan.dim, "seed": plan.seed}
+    params |= plan.fine_tuning.model_dump() | plan.profiling.model_dump()
+    params |= plan.distillation.model_dump() if plan.distillation else {}
+    if plan.stage == "reduce":
+        for dim, reduction in plan.reductions.items():
+            prefix = f"{dim}." if len(plan.reductions) > 1 else ""
+            params |= {f"{prefix}{key}": value for key, value in reduction.model_dump().items()}
+    params |= {
+        "num_hidden_layers": sizes.layers,
+        "num_attention_heads": sizes.heads,
+        "head_size": sizes.head_size,
+        "hidden_size": sizes.hidden,
+        "intermediate_size": sizes.intermediate,
+    }
+    return {key: value for key, value in params.items() if value is not None}

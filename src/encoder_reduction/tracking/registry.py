@@ -1,0 +1,38 @@
+"""The MLflow Model Registry, and the pages of runs."""
+
+import mlflow
+from mlflow.entities import LoggedModelStatus
+from mlflow.exceptions import MlflowException
+
+from .destination import EXPERIMENT
+
+
+def run_url(run_id: str, experiment_id: str) -> str | None:
+    """The page of a run, where the tracking store has pages."""
+    uri = mlflow.get_tracking_uri()
+    web = uri.startswith(("http://", "https://"))
+    return f"{uri.rstrip('/')}/#/experiments/{experiment_id}/runs/{run_id}" if web else None
+
+
+def register_model(model: str, alias: str, run_id: str) -> str | None:
+    """Point an alias of a model in the registry at what a run has logged; a run is registered once.
+
+    Returns:
+        The URI, such as ``models:/encoder-reduction-bert@best``; ``None`` if the run has no model.
+    """
+    client, name = mlflow.MlflowClient(), f"{EXPERIMENT}-{model}"
+    run = client.get_run(run_id)
+    logged = client.search_logged_models([run.info.experiment_id], f"source_run_id = '{run_id}'")
+    ready = [model for model in logged if model.status == LoggedModelStatus.READY]
+    if not ready:
+        return None
+    model_id = max(ready, key=lambda model: model.creation_timestamp).model_id
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    known = client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'")
+    version = known[0] if known else client.create_model_version(name, f"models:/{model_id}", run_id, model_id=model_id)
+    client.set_registered_model_alias(name, alias, version.version)
+    return f"models:/{name}@{alias}"
