@@ -44,8 +44,13 @@ Command = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The tests of one file go to one process, and so share its fixtures; those that look at one study, too."""
+    """The tests of one file go to one process, and so share its fixtures; those that look at one study, too.
+
+    Those that start commands or need what Debian brings are marked, so that `make quick` leaves them out.
+    """
     for item in items:
+        if {"command", "debian"} & set(item.fixturenames):
+            item.add_marker("outside")
         group = "study" if item.path.stem in ("test_cluster", "test_commands") else item.path.stem
         item.add_marker(pytest.mark.xdist_group(group))
 

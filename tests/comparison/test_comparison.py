@@ -14,7 +14,7 @@ from stores import finished, with_predictions
 
 from encoder_reduction import comparison
 from encoder_reduction.comparison.selection import choose, pareto_front
-from encoder_reduction.comparison.tables import to_latex
+from encoder_reduction.comparison.tables import in_the_plans_words, to_latex
 from encoder_reduction.errors import UserError
 from encoder_reduction.plan import presets
 from encoder_reduction.tracking import opening
@@ -61,7 +61,7 @@ def test_rows_are_chosen_on_validation_and_reported_on_test():
     finished(dim="heads", config="heads-4", validation_accuracy=0.70, accuracy=0.99)
     finished(dim="heads", config="heads-6", validation_accuracy=0.75, accuracy=0.60)
     _, table, _ = compared()
-    assert present(table) == [["baseline", 0.8], ["heads-6", 0.6]]
+    assert present(table) == [["Baseline", 0.8], ["6 Attention Heads", 0.6]]
 
 
 def test_seeds_are_averaged_and_repeated_runs_count_once():
@@ -70,7 +70,7 @@ def test_seeds_are_averaged_and_repeated_runs_count_once():
     for seed, accuracy in ((1, 0.70), (2, 0.72), (3, 0.77)):
         finished(dim="layers", seed=seed, accuracy=accuracy)
     report, table, _ = compared()
-    assert present(table)[1] == ["layers-6", pytest.approx(0.73)]
+    assert present(table)[1] == ["6 Hidden Layers", pytest.approx(0.73)]
     everything = artifact("every_figure.csv")
     assert everything["accuracy_seed_std"].iloc[1] == pytest.approx(np.std([0.70, 0.72, 0.77], ddof=1))
     assert everything["inference_memory_gb"].tolist() == [1, 1]
@@ -84,7 +84,35 @@ def test_controls_and_distilled_models_stay_out():
     finished(dim="hidden", accuracy=0.9, validation_accuracy=0.9, params={"init": "random"})
     finished(dim="layers", validation_accuracy=0.9, params={"init": "random"})
     _, table, _ = compared()
-    assert present(table) == [["baseline", 0.8], ["hidden-6", 0.7]]
+    assert present(table) == [["Baseline", 0.8], ["6 Embedding Size", 0.7]]
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ("baseline", "Baseline"),
+        ("heads-6", "6 Attention Heads"),
+        ("hidden-384", "384 Embedding Size"),
+        ("layers-3", "3 Hidden Layers"),
+        ("heads (missing)", "Attention Heads (missing)"),
+        ("baseline (missing)", "Baseline (missing)"),
+    ],
+)
+def test_the_customers_tables_use_the_customers_words(config, words):
+    assert in_the_plans_words(config) == words
+
+
+def test_the_second_table_marks_the_best_reduction_of_the_first_by_validation():
+    for stage, good in (("reduce", "hidden"), ("transfer", "layers")):  # on the target, another one is better
+        finished(stage="baseline" if stage == "reduce" else "transfer")
+        for dim in ("heads", "hidden", "layers"):
+            finished(dim=dim, stage=stage, validation_accuracy=0.9 if dim == good else 0.7)
+    report, _, _ = compared()
+    assert artifact("target_table.csv").dropna()["Config"].tolist() == [
+        "Baseline", "6 Attention Heads", "6 Embedding Size (Best Reduced Config)", "6 Hidden Layers",
+    ]  # fmt: skip
+    assert "Best Reduced Config: of each model, the most accurate on the validation split of movie-snippets." in report
+    assert "Baseline is `baseline`, 6 Attention Heads is `heads-6`" in report
 
 
 def test_changes_are_relative_to_the_baseline_of_the_same_model():
@@ -221,7 +249,7 @@ def test_the_page_answers_first_fetches_nothing_and_names_every_row():
     assert text.index("For quality: cutting") < text.index("baselines and best reductions") < text.index("Runs")
     assert not re.findall(r"""<(?:script|link|img|iframe)|(?:src|href)="(?!#)""", page)
     assert page.count("<svg") == 3
-    for config in ("baseline", "heads-6", "hidden-6", "layers-6"):
+    for config in ("Baseline", "6 Attention Heads", "6 Embedding Size", "6 Hidden Layers", "heads-6", "layers-6"):
         assert re.search(rf"minilm-bert\s+{config}", text)
 
 
@@ -248,9 +276,9 @@ def test_the_rule_decides_table_and_registry_label():
     finished()
     finished(dim="heads", config="heads-9", validation_accuracy=0.80, inference_ms=9, validation_examples=100.0)
     finished(dim="heads", config="heads-3", validation_accuracy=0.78, inference_ms=5, validation_examples=100.0)
-    assert present(compared()[1])[1][0] == "heads-9"
+    assert present(compared()[1])[1][0] == "9 Attention Heads"
     report, table, _ = compared(rule="efficiency")
-    assert present(table)[1][0] == "heads-3"
+    assert present(table)[1][0] == "3 Attention Heads"
     assert "the fastest within one standard error of the most accurate (efficiency)" in report
 
 
@@ -262,13 +290,13 @@ def test_filters_choose_runs_and_what_is_left_out_is_said():
     finished(dim="layers", tags={"corpus": "tweets"})
     finished(dim="heads+layers", config="heads-6+layers-3")
     report, table, _ = compared()
-    assert present(table) == [["baseline", pytest.approx(0.85)], ["heads-6", pytest.approx(0.85)]]
+    assert present(table) == [["Baseline", pytest.approx(0.85)], ["6 Attention Heads", pytest.approx(0.85)]]
     assert "1 runs of minilm-bert on tweets, which are not the preset's" in report
     assert "1 runs that cut several dimensions at once" in report
     assert "1 runs on another GPU (device='another GPU' compares these)" in report
-    assert present(compared(seeds=[43])[1]) == [["baseline", 0.9], ["heads-6", 0.9]]
-    assert present(compared(tags={"owner": "me"})[1]) == [["baseline", 0.8], ["heads-6", 0.8]]
-    assert present(compared(device="another GPU")[1]) == [["layers-6", 0.8]]
+    assert present(compared(seeds=[43])[1]) == [["Baseline", 0.9], ["6 Attention Heads", 0.9]]
+    assert present(compared(tags={"owner": "me"})[1]) == [["Baseline", 0.8], ["6 Attention Heads", 0.8]]
+    assert present(compared(device="another GPU")[1]) == [["6 Hidden Layers", 0.8]]
     with pytest.raises(UserError, match="No finished run is from device=no such; there are runs from: some CPU, "):
         compared(device="no such")
     with pytest.raises(UserError, match="none that was asked for"):
@@ -319,7 +347,10 @@ def test_transfer_is_held_against_the_adapted_baseline():
     kept = artifact("retention.csv").iloc[0]
     assert kept["Wider by (points)"] == pytest.approx(3)
     assert "cutting hidden leaves -5.0 points on the source and -8.0 on the target, a gap 3.0 points wider" in report
-    assert artifact("target_table.csv").dropna()["Config"].tolist() == ["baseline", "hidden-6"]
+    assert artifact("target_table.csv").dropna()["Config"].tolist() == [
+        "Baseline",
+        "6 Embedding Size (Best Reduced Config)",
+    ]
 
 
 def test_levels_make_a_curve_and_its_area():

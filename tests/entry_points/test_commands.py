@@ -108,12 +108,17 @@ def test_the_study_fills_both_tables_skips_what_is_done_and_survives_an_interrup
     assert columns == [
         "Model", "Config", "Accuracy", "F1-score", "Inference Time (ms)", "Memory (GB)", "Training Time (s)",
     ]  # fmt: skip
-    assert [line.split("|")[2].strip() for line in first.strip().splitlines()[2:]] == [
-        "baseline", "heads-6", "hidden-192", "layers-3",
-    ]  # fmt: skip
-    assert [line.split("|")[2].strip() for line in second.strip().splitlines()[2:]] == [
-        "baseline", "heads-6", "hidden-192", "layers-3",
-    ]  # fmt: skip
+    plan = ["Baseline", "6 Attention Heads", "192 Embedding Size", "3 Hidden Layers"]
+    source, target = (
+        [line.split("|")[2].strip() for line in rows.strip().splitlines()[2:]] for rows in (first, second)
+    )
+    assert source == plan
+    assert [config.removesuffix(" (Best Reduced Config)") for config in target] == plan
+    best = next(line for line in result.stdout.splitlines() if "encoder-reduction-bert@best`" in line)
+    dim = {"heads": "6 Attention Heads", "hidden": "192 Embedding Size", "layers": "3 Hidden Layers"}
+    marked = [config for config in target if config.endswith(" (Best Reduced Config)")]
+    assert marked == [f"{dim[best.partition('`: ')[2].partition('-')[0]]} (Best Reduced Config)"]
+    assert "192 Embedding Size is `hidden-192`" in result.stdout
     assert "nan" not in first + second
     assert re.search(r"profile  bert +heads-6 x\d\.\d\d, hidden-192 x\d\.\d\d, layers-3 x\d\.\d\d", result.stderr)
     changes = result.stdout.partition("## Each reduction")[2]

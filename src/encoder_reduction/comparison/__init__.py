@@ -69,7 +69,7 @@ def compare(preset: Preset, run: Run, choice: Choice = Choice()) -> str:
     sections = [
         _answer(source, changed, predictions),
         _on_source(preset, source),
-        _on_target(preset, source, target, changed, changed_there),
+        _on_target(preset, choice.rule, found, (source, target), (changed, changed_there)),
         _each(changed),
         *_keep_levels(found),
         *_training(source),
@@ -111,19 +111,29 @@ def _on_source(preset: Preset, source: pd.DataFrame) -> Section:
     section = Section(f"{preset.source.name}: baselines and best reductions")
     section.table("source_table", tables.customers_table(source, preset))
     section.say(tables.notes(source))
+    section.say(tables.glossary(source))
     caption = "What each row takes. Whiskers: standard deviations over seeds."
     section.picture("resources", pictures.resources(source), caption)
     return section
 
 
 def _on_target(
-    preset: Preset, source: pd.DataFrame, target: pd.DataFrame, changed: pd.DataFrame, adapted: pd.DataFrame
+    preset: Preset,
+    rule: str,
+    found: pd.DataFrame,
+    rows: tuple[pd.DataFrame, pd.DataFrame],
+    changes: tuple[pd.DataFrame, pd.DataFrame],
 ) -> Section:
-    corpora = preset.source.name, preset.target.name
+    corpora, (source, target) = (preset.source.name, preset.target.name), rows
     section = Section(f"{preset.target.name}: the reductions adapted")
-    section.table("target_table", tables.customers_table(target, preset))
+    best = best_models.best_reductions(found, rule)
+    table = tables.customers_table(target, preset, set(zip(best["model"], best["dim"], strict=True)))
+    section.table("target_table", table)
+    section.say(f"{tables.BEST}: of each model, {RULES[rule]} on the validation split of {preset.source.name}.")
+    if len(target):
+        section.say(tables.glossary(target))
     section.say(selection.missing_rows(source, target, preset))
-    kept = sensitivity.retention(changed, adapted)
+    kept = sensitivity.retention(*changes)
     section.say(transfer_answer(kept))
     if len(kept):
         section.table("retention", tables.retention_in_brief(kept, corpora), every=kept)

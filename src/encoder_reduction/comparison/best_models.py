@@ -16,9 +16,8 @@ def registered_models(found: pd.DataFrame, rule: str) -> str:
         found: all configurations on the source corpus.
         rule: what is best, on validation.
     """
-    reduced = found[found["dim"].ne("none")]
-    overall = best(reduced, rule, per=["model"]).assign(alias="best")
-    by_dim = best(reduced, rule)
+    overall = best_reductions(found, rule).assign(alias="best")
+    by_dim = best(_reduced(found), rule)
     chosen = pd.concat([overall, by_dim.assign(alias="best-" + by_dim["dim"])])
     lines = []
     for _, own in chosen.groupby("model", sort=False):
@@ -30,6 +29,15 @@ def registered_models(found: pd.DataFrame, rule: str) -> str:
         return "None of the reductions has its model in the store."
     said = f"The best is {RULES[rule]}, on validation. `mlflow artifacts download -u URI -d FOLDER` fetches one."
     return "\n".join([*lines, "", said])
+
+
+def best_reductions(found: pd.DataFrame, rule: str) -> pd.DataFrame:
+    """The reduction that a rule takes of each model, whatever its dimension."""
+    return best(_reduced(found), rule, per=["model"])
+
+
+def _reduced(found: pd.DataFrame) -> pd.DataFrame:
+    return found[found["dim"].ne("none")]
 
 
 def run_links(rows: pd.DataFrame, experiment_id: str) -> str:

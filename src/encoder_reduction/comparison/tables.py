@@ -1,6 +1,7 @@
 """The customer's tables, and how tables are written."""
 
 import re
+from collections.abc import Collection
 
 import pandas as pd
 
@@ -33,14 +34,38 @@ _NUMBERS = {
     "Costs most (probability)": "{:.0%}",
 }
 _ABSENT = "–"
+# What the plan's tables call a dimension.
+_IN_THE_PLAN = {"heads": "Attention Heads", "hidden": "Embedding Size", "layers": "Hidden Layers"}
+BEST = "Best Reduced Config"
 
 
-def customers_table(rows: pd.DataFrame, preset: Preset) -> pd.DataFrame:
+def customers_table(rows: pd.DataFrame, preset: Preset, best: Collection[tuple[str, str]] = ()) -> pd.DataFrame:
     """Model, Config, Accuracy, F1-score, Inference Time, Memory, Training Time; missing rows are empty.
 
-    On the target corpus, training time is that of the adaptation.
+    Configurations are called as in the plan: ``Baseline``, ``6 Attention Heads``, ``384 Embedding Size``,
+    ``6 Hidden Layers``. On the target corpus, training time is that of the adaptation.
+
+    Args:
+        rows: the chosen configurations on one corpus.
+        preset: which rows there should be.
+        best: model and dimension of the rows to mark as the best reduced configuration of their model.
     """
-    return with_missing_rows(rows, preset)[list(_COLUMNS)].rename(columns=_COLUMNS)
+    whole = with_missing_rows(rows, preset)
+    marks = [f" ({BEST})" if key in best else "" for key in zip(whole["model"], whole["dim"], strict=True)]
+    whole["config"] = whole["config"].map(in_the_plans_words) + marks
+    return whole[list(_COLUMNS)].rename(columns=_COLUMNS)
+
+
+def in_the_plans_words(config: str) -> str:
+    """``6 Attention Heads`` for ``heads-6``, and so on; what is not of one dimension is only capitalised."""
+    dim, size, rest = re.fullmatch(r"(\w+)-?(\d*)(.*)", config).groups()
+    return " ".join(filter(None, [size, _IN_THE_PLAN.get(dim, dim.capitalize())])) + rest
+
+
+def glossary(rows: pd.DataFrame) -> str:
+    """Which name elsewhere belongs to each of the customer's."""
+    pairs = [f"{in_the_plans_words(config)} is `{config}`" for config in dict.fromkeys(rows["config"])]
+    return f"In run names, tags and the other tables {', '.join(pairs)}."
 
 
 def every_figure(rows: pd.DataFrame, changes: pd.DataFrame) -> pd.DataFrame:
