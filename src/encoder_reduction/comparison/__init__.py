@@ -1,4 +1,9 @@
-"""The comparison: reads the finished runs back and turns them into tables, pictures and an answer."""
+"""The comparison: reads the finished runs back and turns them into tables, pictures and an answer.
+
+``selection`` says which runs and configurations count; ``changes``, ``significance``, ``sensitivity`` and
+``expectations`` what they show; ``answer``, ``tables``, ``pictures`` and ``report`` write it down, ``best_models``
+registers. It knows runs only by what the store has of them: nothing of networks, texts or how a run comes about.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,7 +31,7 @@ class Choice:
     """Which runs are compared, and how the best configuration is chosen.
 
     Attributes:
-        rule: one of ``presets.RULES``.
+        rule: one of ``plan.sections.RULES``.
         seeds: only these; all by default.
         device: only runs from this one; by default the one with the most runs.
         tags: only runs with these MLflow tags.
