@@ -88,7 +88,7 @@ def test_the_map_of_the_wings_shows_what_is_there():
     assert shown == there, "The picture is stale: python docs/pictures/wings.py"
 
 
-def test_the_map_draws_the_arrows_that_no_longer_way_implies():
+def test_the_map_leaves_out_an_arrow_that_a_longer_way_implies():
     arrows = [("a", "b"), ("a", "c"), ("a", "d"), ("b", "c"), ("c", "d")]
     shown = wings.Map([["a"], ["b"], ["c"], ["d"]], dict.fromkeys("abcd", ""), arrows)
     assert shown.drawn() == [("a", "b"), ("b", "c"), ("c", "d")]
