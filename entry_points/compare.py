@@ -20,10 +20,17 @@ from encoder_reduction.plan.sections import RULES
 @click.option("--seeds", help="Only these seeds, such as 42,43.  [default: all]")
 @click.option("--device", help="Only runs from this device.  [default: the one with the most runs]")
 @click.option("--tags", help="Only runs with these MLflow tags, such as checkpoint=roberta-base,owner=me.")
+@cli.run_options
 def main(
-    preset: str, rule: str, experiment: str | None, seeds: str | None, device: str | None, tags: str | None
+    preset: str,
+    rule: str,
+    experiment: str | None,
+    seeds: str | None,
+    device: str | None,
+    tags: str | None,
+    **settings: object,
 ) -> None:
-    chosen = cli.load_preset(preset)
+    study = cli.load_study(preset, seeds, settings)
     numbers = cli.integers("seeds", seeds) if seeds else ()
     named = cli.pairs("tags", tags) if tags else {}
 
@@ -32,9 +39,10 @@ def main(
 
     opening.settle()
     with opening.open_run() as run:
-        run.describe(f"compare/{chosen.name}", {"stage": "compare", "preset": chosen.name}, {"rule": rule})
+        name = study.preset.name
+        run.describe(f"compare/{name}", {"stage": "compare", "preset": name}, {"rule": rule})
         choice = comparison.Choice(rule, numbers, device, named, experiment)
-        click.echo(comparison.compare(chosen, run, choice))
+        click.echo(comparison.compare(study, run, choice))
 
 
 if __name__ == "__main__":

@@ -19,14 +19,14 @@ from encoder_reduction import command_line as cli
 @cli.input_options
 @cli.run_options
 def main(model: str, runs: str | None, preset: str, **settings: object) -> None:
-    chosen = cli.load_preset(preset)
-    plan = chosen.plan("baseline", model, overrides=settings)
+    study = cli.load_study(preset, None, settings)
+    plan = study.preset.plan("baseline", model, overrides=settings)
 
     from encoder_reduction.launching.pairing import runs_to_pair
     from encoder_reduction.runs import paired
     from encoder_reduction.tracking import destination
 
-    run_ids = runs.split(",") if runs else runs_to_pair(destination.current_experiment(), chosen, model)
+    run_ids = runs.split(",") if runs else runs_to_pair(destination.current_experiment(), study, model)
     click.echo(paired.execute(plan, run_ids).ratios.to_markdown(index=False, floatfmt=".3f"))
 
 

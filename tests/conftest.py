@@ -17,7 +17,7 @@ from encoder_reduction.models import checkpoints
 from encoder_reduction.plan import presets
 from encoder_reduction.reductions.importance import Batch
 
-pytest_plugins = ["studies", "machines", "browser"]
+pytest_plugins = ["studies", "machines", "browser", "stores"]
 
 # Side by side, test processes that take all processors each would wait for one another.
 if "PYTEST_XDIST_WORKER" in os.environ:

@@ -17,32 +17,18 @@ from encoder_reduction.comparison.selection import choose, pareto_front
 from encoder_reduction.comparison.tables import in_the_plans_words, to_latex
 from encoder_reduction.errors import UserError
 from encoder_reduction.plan import presets
+from encoder_reduction.plan.study import Study
 from encoder_reduction.tracking import opening
 from encoder_reduction.tracking.store import RATIOS_FILE
 
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("store")
-    before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(f"sqlite:///{folder}/store.db")
-    yield folder
-    mlflow.set_tracking_uri(before)
+pytestmark = pytest.mark.usefixtures("planted")
 
 
-@pytest.fixture(autouse=True)
-def experiment(store, request, monkeypatch):
-    """An empty experiment for each test, in one store, since making a store takes seconds."""
-    mlflow.create_experiment(request.node.name, artifact_location=str(store / request.node.name))
-    mlflow.set_experiment(request.node.name)
-    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", request.node.name)
-
-
-def compared(**choice):
-    preset, _ = presets.load("packaged")
+def compared(overrides=None, **choice):
+    study = Study(presets.load("packaged")[0], overrides or {})
     with opening.open_run() as run:
-        report = comparison.compare(preset, run, comparison.Choice(**choice))
-    changed = "Config" in report.partition("Each reduction")[2]
+        report = comparison.compare(study, run, comparison.Choice(**choice))
+    changed = "Config" in report.partition("## Each reduction")[2].partition("##")[0]
     return report, artifact("source_table.csv"), artifact("changes.csv") if changed else None
 
 
@@ -83,8 +69,68 @@ def test_controls_and_distilled_models_stay_out():
     finished(dim="hidden", accuracy=0.9, validation_accuracy=0.9, tags={"distilled": "true"}, params={"distill": True})
     finished(dim="hidden", accuracy=0.9, validation_accuracy=0.9, params={"init": "random"})
     finished(dim="layers", validation_accuracy=0.9, params={"init": "random"})
+    finished(config="baseline", accuracy=0.9, validation_accuracy=0.9, params={"epochs": "10"})
     _, table, _ = compared()
     assert present(table) == [["Baseline", 0.8], ["6 Embedding Size", 0.7]]
+    assert set(artifact("beside.csv")["Differs in"]) == {
+        "distill=true instead of false", "init=random instead of pretrained", "epochs=10 instead of 1.0",
+    }  # fmt: skip
+
+
+def test_another_size_is_a_point_of_the_curve_and_neither_row_nor_answer():
+    """A milder cut of layers is better than the planned one, and would turn the answer round."""
+    finished()
+    finished(dim="heads", accuracy=0.76)
+    finished(dim="layers", config="layers-3", accuracy=0.70, validation_accuracy=0.70, params={"keep": 0.5})
+    finished(dim="layers", config="layers-5", accuracy=0.79, validation_accuracy=0.79, params={"keep": "0.83"})
+    report, table, _ = compared()
+    assert present(table)[2] == ["3 Hidden Layers", 0.7]
+    assert "cutting layers costs the most accuracy (-10.0 points" in report
+    assert "5 Hidden Layers" not in report
+    assert artifact("keep_areas.csv")["Dimension"].tolist() == ["layers"]
+
+
+def test_the_planned_size_spelled_out_and_other_criteria_are_variants():
+    finished()
+    finished(dim="heads", validation_accuracy=0.70, params={"criterion": "gradient"})
+    finished(
+        dim="heads", validation_accuracy=0.75, accuracy=0.77, params={"keep": 0.5, "size": 6, "criterion": "first"}
+    )
+    _, table, _ = compared()
+    assert present(table)[1] == ["6 Attention Heads", 0.77]
+
+
+def test_a_variant_competes_once_it_has_as_many_seeds():
+    finished()
+    for seed, accuracy in ((42, 0.70), (43, 0.72)):
+        finished(dim="heads", seed=seed, accuracy=accuracy, validation_accuracy=accuracy)
+    lucky = {"dim": "heads", "params": {"criterion": "magnitude"}}
+    finished(**lucky, accuracy=0.79, validation_accuracy=0.79)
+    assert present(compared()[1])[1] == ["6 Attention Heads", pytest.approx(0.71)]
+    finished(**lucky, seed=43, accuracy=0.75, validation_accuracy=0.75)
+    assert present(compared()[1])[1] == ["6 Attention Heads", pytest.approx(0.77)]
+
+
+def test_a_study_with_values_of_its_own_compares_what_it_ran():
+    finished(accuracy=0.8)
+    finished(accuracy=0.9, params={"epochs": "2", "batch_size": 16}, tags={"owner": "me"})
+    finished(dim="heads", accuracy=0.7, params={"epochs": 2.0, "batch_size": 16}, tags={"owner": "me"})
+    assert present(compared()[1]) == [["Baseline", 0.8]]
+    assert present(compared({"epochs": 2})[1]) == [["Baseline", 0.9], ["6 Attention Heads", 0.7]]
+    with pytest.raises(UserError, match=r"2 did something else.* values that they were run with, as -P epochs=2"):
+        compared({"batch_size": 7}, tags={"owner": "me"})
+
+
+def test_a_transfer_from_another_than_the_plans_reduction_stays_out():
+    finished()
+    planned = finished(dim="heads", accuracy=0.7)
+    other = finished(dim="heads", config="heads-9", accuracy=0.79, validation_accuracy=0.79, params={"keep": 0.75})
+    finished(stage="transfer")
+    finished(dim="heads", stage="transfer", accuracy=0.6, tags={"source_run": planned})
+    finished(dim="heads", stage="transfer", config="heads-9", accuracy=0.75, validation_accuracy=0.9,
+             tags={"source_run": other})  # fmt: skip
+    compared()
+    assert present(artifact("target_table.csv"))[1] == ["6 Attention Heads (Best Reduced Config)", 0.6]
 
 
 @pytest.mark.parametrize(
@@ -150,7 +196,7 @@ def test_rows_from_a_busy_machine_and_missing_rows_are_named():
     assert "doubt the times of: minilm-bert heads-6 (other processes took 40% of the processors)" in report
     assert "minilm-bert hidden on movie-snippets" in report
     assert "minilm-bert heads on movie-snippets" not in report
-    assert re.search(r"\| minilm-bert +\| hidden \(missing\) +\| +– \| +– \|", report)
+    assert re.search(r"\| minilm-bert +\| Embedding Size \(missing\) +\| +– \| +– \|", report)
 
 
 def test_predictions_of_other_examples_are_not_compared():
@@ -292,7 +338,9 @@ def test_filters_choose_runs_and_what_is_left_out_is_said():
     report, table, _ = compared()
     assert present(table) == [["Baseline", pytest.approx(0.85)], ["6 Attention Heads", pytest.approx(0.85)]]
     assert "1 runs of minilm-bert on tweets, which are not the preset's" in report
-    assert "1 runs that cut several dimensions at once" in report
+    assert artifact("beside.csv")[["Config", "Differs in"]].values.tolist() == [
+        ["heads-6+layers-3", "dim=heads+layers"]
+    ]
     assert "1 runs on another GPU (device='another GPU' compares these)" in report
     assert present(compared(seeds=[43])[1]) == [["Baseline", 0.9], ["6 Attention Heads", 0.9]]
     assert present(compared(tags={"owner": "me"})[1]) == [["Baseline", 0.8], ["6 Attention Heads", 0.8]]

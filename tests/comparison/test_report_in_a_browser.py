@@ -9,6 +9,7 @@ from stores import finished, with_predictions
 
 from encoder_reduction import comparison
 from encoder_reduction.plan import presets
+from encoder_reduction.plan.study import Study
 from encoder_reduction.tracking import opening
 
 pytestmark = pytest.mark.slow
@@ -29,7 +30,7 @@ def compared(tmp_path_factory):
                     figures = {"accuracy": right.mean(), "flops_per_example": accuracy}
                     with_predictions(finished(model=model, dim=dim, stage=stage, **figures), right)
         with opening.open_run(experiment_id=experiment) as run:
-            comparison.compare(presets.load("packaged")[0], run)
+            comparison.compare(Study(presets.load("packaged")[0]), run)
         yield server.address, run
 
 

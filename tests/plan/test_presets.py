@@ -118,9 +118,9 @@ def test_a_run_may_take_another_checkpoint_and_corpus():
     assert (plan.corpus.name, plan.corpus.source, plan.corpus.revision) == ("reviews", "/data/reviews/", None)
     assert (plan.corpus.text_column, plan.corpus.label_column) == ("review", "label")
     assert plan.corpus.validation_examples == preset.source.validation_examples
-    assert plan.source_corpus == "reviews"
+    assert plan.builds_on == ()
     transfer = preset.plan("transfer", "bert", "heads", {"corpus": "/data/reviews"})
-    assert (transfer.corpus.name, transfer.source_corpus) == ("reviews", "imdb")
+    assert (transfer.corpus.name, transfer.builds_on[0].corpus.name) == ("reviews", "imdb")
     pinned = preset.plan("baseline", "bert", overrides={"checkpoint_revision": "main"})
     assert (pinned.checkpoint.name, pinned.checkpoint.revision) == ("bert-base-uncased", "main")
 
@@ -133,3 +133,14 @@ def test_what_is_prefetched_is_all_of_the_preset_or_what_is_named():
     assert [each.source for each in preset.sources({"corpus": "me/texts"})] == ["me/texts"]
     with pytest.raises(UserError, match="validation_examples=1 is not allowed"):
         preset.sources({"validation_examples": 1})
+
+
+def test_a_transfer_builds_on_a_reduction_with_its_own_values_or_with_the_presets(packaged):
+    plan = packaged.plan("transfer", "bert", "heads", {"epochs": 2, "seed": 7})
+    alike, planned = plan.builds_on
+    assert (alike.stage, alike.dim, alike.seed, alike.fine_tuning.epochs) == ("reduce", "heads", 7, 2)
+    assert planned == packaged.plan("reduce", "bert", "heads", {"seed": 7})
+    (baseline,) = packaged.plan("transfer", "bert").builds_on
+    assert (baseline.stage, baseline.dim) == ("baseline", "none")
+    (teacher,) = packaged.plan("reduce", "bert", "layers", {"distill": True, "keep": 0.3}).builds_on
+    assert teacher == packaged.plan("baseline", "bert")

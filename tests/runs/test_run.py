@@ -1,8 +1,14 @@
+from contextlib import suppress
+
 import pytest
 import torch
 
+from encoder_reduction.errors import UserError
+from encoder_reduction.plan import presets
 from encoder_reduction.profiling import energy, memory
-from encoder_reduction.runs.run import train
+from encoder_reduction.runs.run import begin, execute, train
+from encoder_reduction.tracking import fingerprints, opening, store
+from encoder_reduction.tracking.run_folder import has_checkpoints
 from encoder_reduction.training.recorder import NonFiniteLossError
 
 
@@ -51,3 +57,18 @@ def test_memory_and_energy_add_up_over_the_pieces_of_a_run():
     parts = [energy.EnergyUsed("RAPL", 10.0), energy.EnergyUsed("RAPL", 2.5)]
     assert energy.of_pieces(parts).joules == 12.5
     assert energy.of_pieces([energy.EnergyUsed(None), parts[0]]).joules is None
+
+
+def test_a_refused_run_keeps_what_it_may_go_on_from(planted, monkeypatch, tmp_path):
+    """Other parameters are refused; the checkpoint stays for the right ones."""
+    monkeypatch.setenv("ENCODER_REDUCTION_CACHE", str(tmp_path))
+    preset, _ = presets.load("packaged")
+    with suppress(KeyboardInterrupt), opening.open_run(experiment_id=planted) as run:
+        begin(run, preset.plan("baseline", "bert"), None)
+        (run.folder.checkpoints / "checkpoint-7").mkdir(parents=True)
+        raise KeyboardInterrupt
+    with pytest.raises(UserError, match=r"cannot go on: it was begun with other parameters"):
+        execute(preset.plan("baseline", "bert", overrides={"epochs": 2}), run_id=run.run_id)
+    assert has_checkpoints(run.run_id)
+    assert store.tags_of(run.run_id)["error"].startswith("Run ")
+    assert store.unfinished_run(planted, fingerprints.of_plan(preset.plan("baseline", "bert"))) == run.run_id

@@ -1,11 +1,43 @@
 """Runs written for a test, so that every figure of them is known."""
 
+import functools
+
 import mlflow
 import pandas as pd
+import pytest
 
+from encoder_reduction.plan import presets
 from encoder_reduction.tracking.store import PREDICTIONS_FILE
 
 FULL = {"heads": 12, "hidden": 384, "layers": 6}
+
+
+@pytest.fixture(scope="module")
+def planted_store(tmp_path_factory):
+    """A store of the test module's own, for this process; its folder."""
+    folder = tmp_path_factory.mktemp("store")
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(f"sqlite:///{folder}/store.db")
+    yield folder
+    mlflow.set_tracking_uri(before)
+
+
+@pytest.fixture
+def planted(planted_store, request, monkeypatch):
+    """An empty experiment for each test, in one store, since making a store takes seconds; its id."""
+    name = request.node.name
+    mlflow.create_experiment(name, artifact_location=str(planted_store / name))
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", name)
+    return mlflow.set_experiment(name).experiment_id
+
+
+@functools.cache
+def planned_params(stage, dim):
+    """What a run that does as the packaged preset says logs of its plan."""
+    plan = presets.load("packaged")[0].plan(stage, "bert", None if dim == "none" else dim)
+    reductions = plan.reductions.values() if len(plan.reductions) == 1 and stage == "reduce" else ()
+    sections = [plan.fine_tuning, *reductions]
+    return {key: value for each in sections for key, value in each.model_dump().items() if value is not None}
 
 
 def finished(model="bert", dim="none", stage=None, config=None, seed=42, params=None, tags=None, **metrics):
@@ -27,8 +59,10 @@ def finished(model="bert", dim="none", stage=None, config=None, seed=42, params=
     } | (tags or {})  # fmt: skip
     with mlflow.start_run() as run:
         mlflow.set_tags(identity)
-        mlflow.log_params({"num_attention_heads": sizes["heads"], "hidden_size": sizes["hidden"],
-                           "num_hidden_layers": sizes["layers"], **(params or {})})  # fmt: skip
+        mlflow.log_params(
+            {"num_attention_heads": sizes["heads"], "hidden_size": sizes["hidden"]}
+            | {"num_hidden_layers": sizes["layers"]} | planned_params(stage, dim) | (params or {})
+        )  # fmt: skip
         mlflow.log_metrics(figures)
     return run.info.run_id
 

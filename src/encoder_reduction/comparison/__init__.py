@@ -13,6 +13,7 @@ import pandas as pd
 from ..errors import UserError
 from ..plan.presets import Preset
 from ..plan.sections import RULES
+from ..plan.study import Study
 from ..tracking import destination, store
 from ..tracking.run import Run
 from . import best_models, pictures, selection, sensitivity, tables
@@ -45,8 +46,11 @@ class Choice:
     experiment: str | None = None
 
 
-def compare(preset: Preset, run: Run, choice: Choice = Choice()) -> str:
-    """Compare the finished runs of a preset.
+def compare(study: Study, run: Run, choice: Choice = Choice()) -> str:
+    """Compare the finished runs of a study.
+
+    Tables, answer and registry take runs that did what the study's plan says; those that differ in how much stays are
+    points of a curve, all others stand in a table of their own.
 
     Registers the chosen models. Logs every table (CSV, Markdown, LaTeX, HTML) and every picture (PNG, SVG) of
     the report, ``every_figure.csv``, ``report.md`` and ``report.html``.
@@ -57,14 +61,17 @@ def compare(preset: Preset, run: Run, choice: Choice = Choice()) -> str:
     Raises:
         UserError: no run is left to compare, or there is no such experiment.
     """
+    preset = study.preset
     experiment_id = destination.experiment_named(choice.experiment) if choice.experiment else run.experiment_id
     finished = store.finished_runs(experiment_id, **{**choice.tags, "preset": preset.name})
-    runs, left_out = selection.latest_runs(finished, preset, choice.seeds, choice.device)
-    found, adapted = selection.split_stages(selection.configurations(runs))
-    if found.empty:
+    runs = selection.latest_runs(finished, study, choice.seeds, choice.device)
+    if runs.planned.empty or runs.planned["stage"].eq("transfer").all():
         raise UserError(
-            f"No finished baseline or reduction on {preset.source.name} is left to compare; run these first."
+            f"No finished baseline or reduction on {preset.source.name} is left to compare that did what the plan says"
+            f" ({len(runs.other_sizes) + len(runs.beside)} did something else): run these first, or give compare the"
+            " values that they were run with, as -P epochs=2."
         )
+    found, adapted = selection.split_stages(selection.configurations(runs.planned))
     source, target = (selection.best(rows, choice.rule) for rows in (found, adapted))
     predictions = store.predictions_of(run_id for rows in (source, target) for run_id in _run_ids(rows))
     ratios = store.speed_ratios(experiment_id, preset.name)
@@ -76,10 +83,11 @@ def compare(preset: Preset, run: Run, choice: Choice = Choice()) -> str:
         _on_source(preset, source),
         _on_target(preset, choice.rule, found, (source, target), (changed, changed_there)),
         _each(changed),
-        *_keep_levels(found),
+        *_keep_levels(pd.concat([runs.planned, runs.other_sizes])),
+        *_beside(runs.beside),
         *_training(source),
         Section("Which model do I take?", [best_models.registered_models(found, choice.rule)]),
-        _conditions(source, choice, left_out),
+        _conditions(source, choice, runs.left_out),
     ]
     figures = [tables.every_figure(source, changed), tables.every_figure(target, changed_there)]
     run.table(pd.concat(figures), "every_figure.csv")
@@ -159,7 +167,8 @@ def _each(changed: pd.DataFrame) -> Section:
     return section
 
 
-def _keep_levels(found: pd.DataFrame) -> list[Section]:
+def _keep_levels(runs: pd.DataFrame) -> list[Section]:
+    found, _ = selection.split_stages(selection.configurations(runs))
     curves = sensitivity.keep_curves(found)
     if curves.empty:
         return []
@@ -167,6 +176,15 @@ def _keep_levels(found: pd.DataFrame) -> list[Section]:
     caption = "Accuracy by how much of a dimension stays; bars are standard deviations over seeds."
     section.picture("keep_curves", pictures.keep_curves(curves), caption)
     section.table("keep_areas", sensitivity.areas(curves))
+    return [section]
+
+
+def _beside(runs: pd.DataFrame) -> list[Section]:
+    if runs.empty:
+        return []
+    section = Section("What was run beside the plan")
+    section.say("Runs of this preset that differ from its plan; they take no part in the tables and the answer.")
+    section.table("beside", tables.beside_the_plan(selection.configurations(runs)))
     return [section]
 
 
@@ -191,7 +209,8 @@ def _conditions(source: pd.DataFrame, choice: Choice, left_out: list[str]) -> Se
     lines = [f"{name}: {'; '.join(sorted(set(source[tag].dropna())))}." for name, tag in kinds.items() if tag in source]
     section.say(" ".join([*lines, f"Rule of choice, on validation: {RULES[choice.rule]} ({choice.rule})."]))
     section.say(
-        "Of runs with the same plan and seed the latest finished one counts; controls and distilled models do not."
+        "Runs count that did what the plan says, or a variant of it; of those with the same plan and seed, the latest."
+        " Where several variants of a row were run, those with the most seeds compete."
     )
     if left_out:
         section.say(f"Left out: {'; '.join(left_out)}.")

@@ -1,6 +1,7 @@
 """Which finished runs count, and which configuration of each dimension is taken."""
 
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -8,40 +9,67 @@ import pandas as pd
 from ..errors import UserError
 from ..plan.presets import Preset
 from ..plan.sections import DIMENSIONS, MODELS
-from ..tracking.store import without_controls
+from ..plan.study import Study
+from ..tracking import matching
 
 _CONFIGURATION = ["stage", "model", "checkpoint", "dim", "config", "plan_fingerprint"]
-_TAGS = ("device", "libraries", "memory_kind", "machine")
+_TAGS = ("device", "libraries", "memory_kind", "machine", "departs")
 _SPREAD = ["accuracy", "inference_ms", "training_seconds", "training_memory_gb", "inference_memory_gb"]
 _RANK = {name: position for position, name in enumerate((*MODELS, "none", *DIMENSIONS))}
 _SIZES = {"heads": "num_attention_heads", "hidden": "hidden_size", "layers": "num_hidden_layers"}
 
 
-def latest_runs(
-    runs: pd.DataFrame, preset: Preset, seeds: Collection[int] = (), device: str | None = None
-) -> tuple[pd.DataFrame, list[str]]:
-    """The runs that count: of each plan and seed the latest finished one, of the preset's inputs, on one device.
+@dataclass(frozen=True)
+class Counted:
+    """Which runs count.
 
-    Controls from random weights, distilled models and runs that cut several dimensions at once stay out.
+    Attributes:
+        planned: those that did what the plan says, or a variant of it.
+        other_sizes: those that differ from the plan in how much of the dimension stays.
+        beside: those that differ otherwise; the column ``departs`` says in what.
+        left_out: a sentence for each kind that does not belong to the preset or to this device.
+    """
+
+    planned: pd.DataFrame
+    other_sizes: pd.DataFrame
+    beside: pd.DataFrame
+    left_out: list[str]
+
+
+def latest_runs(runs: pd.DataFrame, study: Study, seeds: Collection[int] = (), device: str | None = None) -> Counted:
+    """The runs that count: of each plan and seed the latest finished one, of the preset's inputs, on one device.
 
     Args:
         runs: finished runs of the preset.
-        preset: names the checkpoints and corpora.
+        study: names the checkpoints, the corpora, and what each run was to do.
         seeds: those that count; all by default.
         device: the one that counts; by default the one with the most runs.
-
-    Returns:
-        The runs, and a sentence for each kind that was left out.
 
     Raises:
         UserError: no run is left.
     """
-    runs, left_out = _of_the_plan(_asked_for(runs, preset, seeds), preset)
+    runs, left_out = _of_the_inputs(_asked_for(runs, study.preset, seeds), study.preset)
     if runs.empty:
         raise UserError(f"No run of the preset's own checkpoints and corpora is finished, only {'; '.join(left_out)}.")
     runs, elsewhere = _on_one_device(runs, device)
-    runs = without_controls(runs).sort_values("start_time", ascending=False)
-    return runs.drop_duplicates(["plan_fingerprint", "seed"]), left_out + elsewhere
+    departures = _departures(runs, study)
+    latest = runs.sort_values("start_time", ascending=False).drop_duplicates(["plan_fingerprint", "seed"])
+    departures = departures[latest.index]
+    own, size = ~departures.map(bool), departures.map(matching.only_in_size)
+    beside = latest[~own & ~size].assign(departs=departures[~own & ~size].map(matching.in_words))
+    return Counted(latest[own], latest[size], beside, left_out + elsewhere)
+
+
+def _departures(runs: pd.DataFrame, study: Study) -> pd.Series:
+    """How each run departs from the plan; a transfer also does if its source did."""
+    found = matching.departures(runs, [*study.first(), *study.transfers()])
+    if "source_run" not in runs:
+        return found
+    sources = runs["source_run"].where(runs["stage"].eq("transfer") & runs["source_run"].notna())
+    strays = sources.mask(sources.isin(runs.loc[~found.map(bool), "run_id"]))
+    both = zip(found, strays, strays.notna(), strict=True)
+    named = [each | {"source_run": (run_id, "one of the plan")} if stray else each for each, run_id, stray in both]
+    return pd.Series(named, index=found.index, dtype=object)
 
 
 def _asked_for(runs: pd.DataFrame, preset: Preset, seeds: Collection[int]) -> pd.DataFrame:
@@ -58,8 +86,8 @@ def _asked_for(runs: pd.DataFrame, preset: Preset, seeds: Collection[int]) -> pd
     return runs
 
 
-def _of_the_plan(runs: pd.DataFrame, preset: Preset) -> tuple[pd.DataFrame, list[str]]:
-    """Runs of the preset's checkpoints and corpora that cut one dimension at most; what else there is."""
+def _of_the_inputs(runs: pd.DataFrame, preset: Preset) -> tuple[pd.DataFrame, list[str]]:
+    """Runs of the preset's checkpoints and corpora; what else there is."""
     planned = {
         "corpus": np.where(runs["stage"].eq("transfer"), preset.target.name, preset.source.name),
         "checkpoint": runs["model"].map({model: checkpoint.name for model, checkpoint in preset.models.items()}),
@@ -69,11 +97,7 @@ def _of_the_plan(runs: pd.DataFrame, preset: Preset) -> tuple[pd.DataFrame, list
         f"{len(group)} runs of {checkpoint} on {corpus}, which are not the preset's"
         for (corpus, checkpoint), group in runs[~own].groupby(["corpus", "checkpoint"])
     ]
-    runs = runs[own]
-    several = ~runs["dim"].isin(["none", *DIMENSIONS])
-    if several.any():
-        left_out.append(f"{several.sum()} runs that cut several dimensions at once")
-    return runs[~several], left_out
+    return runs[own], left_out
 
 
 def _on_one_device(runs: pd.DataFrame, device: str | None) -> tuple[pd.DataFrame, list[str]]:
@@ -125,9 +149,11 @@ def _levels(rows: pd.DataFrame) -> pd.Series:
 def best(found: pd.DataFrame, rule: str, per: Sequence[str] = ("model", "dim")) -> pd.DataFrame:
     """The configuration that a rule takes from each group, in the order of the plan.
 
-    Quality is that of the validation split, so the test split is only reported.
+    Quality is that of the validation split, so the test split is only reported. Those count that have as many seeds as
+    any other of the group: one lucky seed is not held against three.
     """
-    chosen = [choose(group, rule) for _, group in found.groupby(list(per), sort=False)]
+    groups = (group for _, group in found.groupby(list(per), sort=False))
+    chosen = [choose(group[group["seeds"].eq(group["seeds"].max())], rule) for group in groups]
     rows = found.loc[chosen]
     return rows.sort_values(["model", "dim"], key=lambda column: column.map(_RANK), ignore_index=True)
 

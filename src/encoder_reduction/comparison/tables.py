@@ -68,6 +68,14 @@ def glossary(rows: pd.DataFrame) -> str:
     return f"In run names, tags and the other tables {', '.join(pairs)}."
 
 
+def beside_the_plan(rows: pd.DataFrame) -> pd.DataFrame:
+    """Configurations that are not the plan's, and in what they depart from it."""
+    names = {"checkpoint": "Model", "config": "Config", "stage": "Stage", "departs": "Differs in", "seeds": "Seeds"}
+    rows = rows.assign(seeds=rows["seeds"].astype(str))
+    figures = {name: title for name, title in _COLUMNS.items() if name not in names}
+    return rows[[*names, *figures]].rename(columns=names | figures)
+
+
 def every_figure(rows: pd.DataFrame, changes: pd.DataFrame) -> pd.DataFrame:
     """Every figure of the rows on one corpus, and of their differences to the baseline."""
     names = ["checkpoint", "config"]

@@ -106,7 +106,7 @@ def submissions(study: Study, preset: str, state: Sequence[Progress]) -> list[Su
     seeds = ",".join(map(str, study.seeds or study.preset.seeds))
     first, second = tasks(study.first()), tasks(study.transfers())
     third = tuple(profile(plan) for plan in study.profiles() if progress.profile_label(plan) in wanted)
-    comparison = Submission("compare", _parameters({"preset": preset}))
+    comparison = Submission("compare", _parameters({"preset": preset, **given}))
     if not (first or second or third):
         return [] if any(each.state in (RUNNING, QUEUED) for each in state) else [comparison]
     found = [
@@ -197,7 +197,7 @@ def _left(study: Study, preset: str, experiment_id: str) -> list[Submission]:
 def _task(plan: RunPlan, preset: str, given: Mapping[str, object], state: Progress) -> Task:
     dim = {} if plan.stage == "baseline" else {"dim": plan.dim}
     values = {"model": plan.model, **dim, "preset": preset, "seed": plan.seed, **given}
-    goes_on = ("--run-id", state.run_id) if progress.may_go_on(state) else ()
+    goes_on = ("--run-id", state.run_id) if state.goes_on else ()
     return Task(plan.label, plan.stage, (*_parameters(values), *goes_on))
 
 

@@ -18,8 +18,8 @@ from queue import SimpleQueue
 import torch
 
 from ..errors import UserError, explain, leave_in_order_when_stopped
-from ..plan.presets import Preset
 from ..plan.sections import RunPlan
+from ..plan.study import Study
 from ..runs import paired
 from ..runs.run import Outcome, execute
 from ..runs.sources import find_source
@@ -100,10 +100,10 @@ class Launcher:
         attempts = [functools.partial(self._attempt, plan.label, self._run_task, plan) for plan in plans]
         self._together(attempts, self._jobs)
 
-    def launch_profiles(self, preset: Preset, plans: Sequence[RunPlan]) -> None:
+    def launch_profiles(self, study: Study, plans: Sequence[RunPlan]) -> None:
         """Measure the models of each plan's family in turn, unless that has been done for the same runs."""
         attempts = [
-            functools.partial(self._attempt, f"profile  {plan.model:<10}", self._profile_task, preset, plan)
+            functools.partial(self._attempt, f"profile  {plan.model:<10}", self._profile_task, study, plan)
             for plan in plans
         ]
         self._together(attempts, jobs=1)  # with the machine to itself
@@ -123,8 +123,8 @@ class Launcher:
         source_run = find_source(self._study.experiment_id, plan)
         return _Task(fingerprints.of_plan(plan, source_run), execute, (plan, source_run))
 
-    def _profile_task(self, preset: Preset, plan: RunPlan) -> _Task:
-        run_ids = runs_to_pair(self._study.experiment_id, preset, plan.model)
+    def _profile_task(self, study: Study, plan: RunPlan) -> _Task:
+        run_ids = runs_to_pair(self._study.experiment_id, study, plan.model)
         return _Task(fingerprints.of_plan(plan, ",".join(run_ids)), paired.execute, (plan, run_ids))
 
     def _attempt(self, what: str, prepare: Callable[..., _Task], *arguments: object) -> None:

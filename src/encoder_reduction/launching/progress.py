@@ -1,5 +1,6 @@
 """How far a study is: done, running, queued, failed or not started, whichever way its runs were launched."""
 
+import dataclasses
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import pandas as pd
 from ..errors import UserError
 from ..plan.sections import RunPlan
 from ..plan.study import Study
+from ..profiling.machine import device_name
 from ..runs.sources import find_source
 from ..tracking import fingerprints, store
 from ..tracking.run_folder import has_checkpoints
@@ -34,6 +36,7 @@ class Progress:
         job: Slurm's number of it, empty outside of Slurm.
         log: the log of its job.
         run_id: its latest MLflow run, empty if there is none.
+        goes_on: whether that run was interrupted and left a checkpoint from which it may go on.
     """
 
     run: str
@@ -42,6 +45,7 @@ class Progress:
     job: str = ""
     log: str = ""
     run_id: str = ""
+    goes_on: bool = False
 
 
 def of_study(study: Study, experiment_id: str) -> list[Progress]:
@@ -60,14 +64,7 @@ def as_table(rows: Iterable[Progress]) -> str:
     """The progress of a study for people: how many of each state, then each run."""
     frame = pd.DataFrame(rows)
     counts = ", ".join(f"{count} {state}" for state, count in frame["state"].value_counts(sort=False).items())
-    return f"{counts}\n\n{frame.drop(columns='run_id').to_string(index=False)}"
-
-
-def may_go_on(progress: Progress) -> bool:
-    """Whether the latest run of this was interrupted and left a checkpoint of today's code."""
-    if progress.state != FAILED or not progress.run_id or not has_checkpoints(progress.run_id):
-        return False
-    return store.tags_of(progress.run_id).get("code_fingerprint") == fingerprints.of_code()
+    return f"{counts}\n\n{frame.drop(columns=['run_id', 'goes_on']).to_string(index=False)}"
 
 
 def profile_label(plan: RunPlan) -> str:
@@ -87,14 +84,28 @@ def _of_run(
     plan: RunPlan, known: pd.DataFrame, jobs: dict[str, str], waiting: dict[str, queue.Queued], experiment_id: str
 ) -> Progress:
     mine = _where(known, plan_fingerprint=fingerprints.of_configuration(plan), seed=str(plan.seed))
-    finished = _where(mine, status="FINISHED", code_fingerprint=fingerprints.of_code())
-    if plan.stage == "transfer" and not finished.empty:
-        # One that started from what is no longer the best is not the one that would be made now.
-        finished = _where(finished, source_run=_source(experiment_id, plan))
+    same = _same_run(mine, plan, _source(experiment_id, plan))
+    finished = _where(same, status="FINISHED")
     if not finished.empty:
         first = finished.iloc[0]
         return Progress(plan.label, DONE, f"accuracy {first['accuracy']:.3f}", run_id=first["run_id"])
-    return _unfinished(plan.label, mine, jobs, waiting)
+    progress = _unfinished(plan.label, mine, jobs, waiting)
+    goes_on = progress.state == FAILED and progress.run_id in set(same["run_id"]) and has_checkpoints(progress.run_id)
+    return dataclasses.replace(progress, goes_on=goes_on)
+
+
+def _same_run(mine: pd.DataFrame, plan: RunPlan, source: str | None) -> pd.DataFrame:
+    """The runs that are the one that would be made now, by the whole fingerprint.
+
+    What a job of Slurm has made counts on the device that it was made on: this may be a node without a GPU, where jobs
+    are submitted.
+    """
+    if mine.empty:
+        return mine
+    here = device_name()
+    devices = mine["device"].where(mine["slurm_job_id"].notna(), here) if "slurm_job_id" in mine else here
+    expected = {device: fingerprints.of_plan(plan, source, device) for device in {here, *mine["device"].dropna()}}
+    return mine[mine["fingerprint"].eq(pd.Series(devices, index=mine.index).map(expected))]
 
 
 def _of_profile(
@@ -107,10 +118,10 @@ def _of_profile(
 ) -> Progress:
     mine = _where(known, stage="profile", model=plan.model)
     try:
-        paired_now = ",".join(runs_to_pair(experiment_id, study.preset, plan.model))
+        paired_now = ",".join(runs_to_pair(experiment_id, study, plan.model))
     except UserError:
         paired_now = ""
-    finished = _where(mine, status="FINISHED", runs=paired_now)
+    finished = _where(_same_run(mine, plan, paired_now), status="FINISHED")
     if not finished.empty:
         return Progress(profile_label(plan), DONE, run_id=finished.iloc[0]["run_id"])
     return _unfinished(profile_label(plan), _where(mine, status="FINISHED", negate=True), jobs, waiting)
@@ -140,11 +151,11 @@ def _log_of(number: str) -> str:
     return str(found[-1].relative_to(LOGS.parents[1])) if found else ""
 
 
-def _source(experiment_id: str, plan: RunPlan) -> str:
+def _source(experiment_id: str, plan: RunPlan) -> str | None:
     try:
-        return find_source(experiment_id, plan) or ""
+        return find_source(experiment_id, plan)
     except UserError:
-        return ""
+        return None
 
 
 def _where(frame: pd.DataFrame, negate: bool = False, **values: str) -> pd.DataFrame:

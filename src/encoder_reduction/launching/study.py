@@ -28,8 +28,8 @@ def run_study(study: Study, rerun: bool, jobs: int, say: Say) -> str:
         launcher = Launcher(run, len(first) + len(second) + len(third), rerun, say, jobs)
         launcher.launch(first)
         launcher.launch(second)
-        launcher.launch_profiles(study.preset, third)
-        report = comparison.compare(study.preset, run)
+        launcher.launch_profiles(study, third)
+        report = comparison.compare(study, run)
         if launcher.failures:
             say(report)
             launcher.raise_failures()

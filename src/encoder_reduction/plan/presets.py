@@ -29,6 +29,7 @@ from .sections import (
     RunPlan,
     Section,
     Stage,
+    Variant,
 )
 
 PRESETS = Path(__file__).resolve().parents[3] / "presets"
@@ -47,6 +48,11 @@ class Preset(Section):
     reductions: dict[Dimension, Reduction]
     distillation: Distillation
     profiling: Profiling
+    variants: tuple[Variant, ...] = Field(
+        ("strategy", "criterion", "correct"),
+        description="fields of a reduction in which runs of one dimension may differ and still be variants of it, of"
+        " which the best on validation is taken; with any other difference they are not part of the plan",
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -97,13 +103,31 @@ class Preset(Section):
             preset=self.name,
             checkpoint=inputs.checkpoint_instead(self.models[model]),
             corpus=corpus,
-            source_corpus=self.source.name if stage == "transfer" else corpus.name,
             fine_tuning=updated(fine_tuning, given),
             reductions={name: _reduction(name, self.reductions[name], given, dims) for name in dims},
             distillation=distillation if stage == "reduce" and distillation.distill else None,
             profiling=updated(self.profiling, given),
             seed=given.get("seed", self.seeds[0]),
+            builds_on=self._sources(stage, model, dim, given, distillation.distill),
+            variants=self.variants,
         )
+
+    def _sources(
+        self, stage: Stage, model: str, dim: str | None, given: Mapping[str, Any], distill: bool
+    ) -> tuple[RunPlan, ...]:
+        """What a run starts or learns from: done with the values that are given for it, or as the preset has it."""
+        inputs = {"checkpoint", "checkpoint_revision"}
+        if stage == "transfer":
+            source, source_dim = ("reduce", dim) if dim else ("baseline", None)
+        elif stage == "reduce" and distill:
+            source, source_dim, inputs = "baseline", None, set(Inputs.model_fields)
+        else:
+            return ()
+        own = {"seed", *FineTuning.model_fields, *Profiling.model_fields, *inputs}
+        alike = {key: value for key, value in given.items() if key in own}
+        planned = {key: value for key, value in alike.items() if key in {"seed", *inputs}}
+        plans = [self.plan(source, model, source_dim, values) for values in (alike, planned)]
+        return tuple(plans[:1] if plans[0] == plans[1] else plans)
 
     def sources(self, overrides: Mapping[str, Any]) -> list[Checkpoint | Corpus]:
         """The checkpoint and corpus that the overrides name; all of the preset's where they name none.

@@ -13,6 +13,7 @@ def _split(value: Any) -> Any:
 Stage = Literal["baseline", "reduce", "transfer"]
 ModelKey = Literal["bert", "roberta", "distilbert"]
 Dimension = Literal["heads", "hidden", "layers"]
+Variant = Literal["strategy", "criterion", "correct"]
 MODELS: tuple[ModelKey, ...] = ("bert", "roberta", "distilbert")
 DIMENSIONS: tuple[Dimension, ...] = ("heads", "hidden", "layers")
 STRATEGIES = {
@@ -162,12 +163,16 @@ class RunPlan(Section):
     preset: str
     checkpoint: Checkpoint
     corpus: Corpus
-    source_corpus: str = Field(description="name of the corpus of the runs that this one may build on")
     fine_tuning: FineTuning
     reductions: dict[Dimension, Reduction] = {}
     distillation: Distillation | None = Field(None, description="only where the run distils")
     profiling: Profiling
     seed: int
+    builds_on: tuple["RunPlan", ...] = Field(
+        (),
+        description="plans of the run that this one starts or learns from; the first that has been carried out counts",
+    )
+    variants: tuple[Variant, ...] = Field((), description="fields in which that run may differ from its plan")
 
     @property
     def dim(self) -> str:

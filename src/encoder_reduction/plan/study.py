@@ -40,9 +40,8 @@ class Study:
         ]
 
     def profiles(self) -> list[RunPlan]:
-        """Paired measurements, one for each model."""
-        settings = self._settings()[0]
-        return [self.preset.plan("baseline", model, overrides=settings) for model in self.preset.models]
+        """Paired measurements, one for each model; no matter of seeds."""
+        return [self.preset.plan("baseline", model, overrides=self.overrides) for model in self.preset.models]
 
     def _settings(self) -> list[dict[str, object]]:
         return [{**self.overrides, "seed": seed} for seed in self.seeds or self.preset.seeds]

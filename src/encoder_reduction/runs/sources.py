@@ -1,33 +1,49 @@
 """The finished run that a plan builds on."""
 
+import pandas as pd
+
 from ..errors import UserError
 from ..plan.sections import RunPlan
-from ..tracking import store
+from ..tracking import matching, store
 
 
 def find_source(experiment_id: str, plan: RunPlan) -> str | None:
-    """The finished run that a plan builds on, the best by validation accuracy; ``None`` if it needs none.
+    """The finished run that a plan builds on; ``None`` if it needs none.
 
-    A transfer starts from a reduction of its model and dimension (from the baseline where the dimension
-    is ``none``), a distillation learns from the baseline. Runs count that used the same preset, checkpoint
-    and source corpus; controls from random weights and distilled models do not.
+    A transfer starts from a reduction of its model and dimension (from the baseline where the dimension is ``none``),
+    a distillation learns from the baseline. Runs count that did what the plan says of them, or a variant of it. The
+    configuration is chosen by its validation accuracy over all seeds, and of it the run of the plan's own seed is
+    taken: runs of several seeds then start from models of several seeds.
 
     Raises:
         UserError: there is no such run yet.
     """
-    if plan.stage != "transfer" and plan.distillation is None:
+    if not plan.builds_on:
         return None
-    baseline = plan.distillation is not None or plan.dim == "none"
-    stage, dim = ("baseline", "none") if baseline else ("reduce", plan.dim)
+    wanted = plan.builds_on[0]
     found = store.finished_runs(
-        experiment_id, stage=stage, model=plan.model, preset=plan.preset, dim=dim,
-        checkpoint=plan.checkpoint.name, corpus=plan.source_corpus,
+        experiment_id, stage=wanted.stage, model=wanted.model, preset=wanted.preset, dim=wanted.dim,
+        checkpoint=wanted.checkpoint.name, corpus=wanted.corpus.name,
     )  # fmt: skip
-    found = store.without_controls(found)
-    if found.empty:
-        command = f"mlflow run . -e {stage} -P model={plan.model}" + (f" -P dim={dim}" if dim != "none" else "")
-        raise UserError(
-            f"No finished {stage} run of model={plan.model} dim={dim} preset={plan.preset} is in this experiment;"
-            f" first: {command} -P preset={plan.preset}."
-        )
-    return str(found.loc[found["validation_accuracy"].idxmax(), "run_id"])
+    for planned in plan.builds_on:
+        own = found[[not departure for departure in matching.departures(found, [planned])]]
+        if not own.empty and (source := _of_seed(own, plan.seed)):
+            return source
+    dim = f" -P dim={wanted.dim}" if wanted.dim != "none" else ""
+    command = f"mlflow run . -e {wanted.stage} -P model={wanted.model}{dim} -P preset={wanted.preset}"
+    raise UserError(
+        f"No finished {wanted.stage} run of model={wanted.model} dim={wanted.dim} preset={wanted.preset}"
+        f" seed={plan.seed} that did what the preset says is in this experiment; first: {command} -P seed={plan.seed}."
+    )
+
+
+def _of_seed(own: pd.DataFrame, seed: int) -> str | None:
+    """Of the best configuration, the latest run of a seed.
+
+    Configurations count that have as many seeds as any other: one lucky seed is not held against three.
+    """
+    latest = own.sort_values("start_time", ascending=False).drop_duplicates(["plan_fingerprint", "seed"])
+    scores = latest.groupby("plan_fingerprint")["validation_accuracy"].agg(["mean", "size"])
+    best = scores.loc[scores["size"].eq(scores["size"].max()), "mean"].idxmax()
+    chosen = latest[latest["plan_fingerprint"].eq(best) & latest["seed"].eq(str(seed))]
+    return None if chosen.empty else str(chosen.iloc[0]["run_id"])

@@ -15,13 +15,13 @@ _NOT_IN_RUNS = ("comparison/", "launching/", "tracking/", "command_line.py")
 _LIBRARIES = ("torch", "transformers", "accelerate", "datasets", "scikit-learn")
 
 
-def of_plan(plan: RunPlan, source_run: str | None = None) -> str:
-    """A digest of everything that determines a run: plan, code, libraries, device, the run it starts from."""
+def of_plan(plan: RunPlan, source_run: str | None = None, device: str | None = None) -> str:
+    """A digest of everything that determines a run: plan, code, libraries, device (here), the run it starts from."""
     content = {
         "plan": plan.model_dump(mode="json"),
         "code": of_code(),
         "libraries": libraries(),
-        "device": device_name(),
+        "device": device or device_name(),
         "source_run": source_run,
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
@@ -29,7 +29,8 @@ def of_plan(plan: RunPlan, source_run: str | None = None) -> str:
 
 def of_configuration(plan: RunPlan) -> str:
     """A digest of what is trained, whatever its seed and however it is measured: runs that share it are repetitions."""
-    content = plan.model_dump(mode="json", exclude={"seed", "profiling"})
+    aside = {"seed": True, "profiling": True}
+    content = plan.model_dump(mode="json", exclude={**aside, "builds_on": {"__all__": aside}})
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -65,8 +65,9 @@ def open_run(parent: str | None = None, experiment_id: str | None = None, run_id
 
 
 def _fail(run: Run, error: BaseException) -> None:
-    # What a user must change will not go on from where it was; what was stopped or ran out of space will.
-    run.goes_on = not isinstance(error, UserError)
+    # What a user must change will not go on from where it was; what was stopped or ran out of space will, and so
+    # will what an earlier process has left, if this one was refused it.
+    run.goes_on = not isinstance(error, UserError) or run.folder.had_checkpoints
     killed = isinstance(error, KeyboardInterrupt | SystemExit)
     reason = "stopped from outside" if killed else explain(error) or one_line(error) or type(error).__name__
     status, seconds = ("KILLED", _PATIENCE_WHEN_STOPPED) if killed else ("FAILED", patience())

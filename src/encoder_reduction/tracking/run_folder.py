@@ -14,6 +14,9 @@ STORE_FILE = "store"
 class RunFolder:
     """A run's folder in the cache; removed when the run has ended and all that it said has arrived.
 
+    Attributes:
+        had_checkpoints: whether an earlier process has left any.
+
     On a cluster the cache lies on a file system that all nodes share, so a run may go on elsewhere.
     """
 
@@ -21,6 +24,7 @@ class RunFolder:
         self.run_id = run_id
         self.path = _root() / run_id
         self.path.mkdir(parents=True, exist_ok=True)
+        self.had_checkpoints = self.checkpoints.is_dir()
         self._lock = FileLock(self.path.with_suffix(".lock"))
 
     @property

@@ -70,14 +70,6 @@ def tags_of(run_id: str) -> dict[str, str]:
     return dict(mlflow.get_run(run_id).data.tags)
 
 
-def without_controls(found: pd.DataFrame) -> pd.DataFrame:
-    """Runs without controls from random weights and without distilled models, which are never mixed in."""
-    for column, value in (("init", "random"), ("distilled", "true")):
-        if column in found:
-            found = found[found[column].ne(value)]
-    return found
-
-
 def speed_ratios(experiment_id: str, preset: str) -> pd.DataFrame:
     """The ratios of all finished paired measurements of a preset, latest first; empty where there are none."""
     ids = finished_runs(experiment_id, stage="profile", preset=preset)["run_id"]

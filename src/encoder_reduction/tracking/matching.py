@@ -1,0 +1,91 @@
+"""Which of the runs that were made are those that a plan asks for, by what they say of themselves."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import pandas as pd
+from pydantic import BaseModel
+
+from ..plan.sections import RunPlan
+
+# What the run had, and what the plan says, by field.
+Departure = dict[str, tuple[object, object]]
+
+_SIZE = {"keep", "size"}
+
+
+def departures(found: pd.DataFrame, plans: Iterable[RunPlan]) -> pd.Series:
+    """How each run departs from the plan of its stage, model and dimension; an empty :data:`Departure` if it does not.
+
+    A run may differ in its seed, in how it was profiled, and in the plan's ``variants``. A size that was given counts
+    as the plan's share if runs of that share came to it. What a run does not say (it was made before there was such a
+    field) is taken as the field's default.
+
+    Args:
+        found: runs, as :func:`.store.finished_runs` gives them.
+        plans: those that are asked for; of several seeds one is enough.
+    """
+    by_kind = {(plan.stage, plan.model, plan.dim): plan for plan in plans}
+    kinds = found.reindex(columns=["stage", "model", "dim"]).itertuples(index=False, name=None)
+    result = pd.Series(
+        [_departure(row, by_kind.get(kind)) for row, kind in zip(found.to_dict("records"), kinds, strict=True)],
+        index=found.index,
+        dtype=object,
+    )
+    if result.empty:
+        return result
+    sizes = found["stage"] + " " + found["model"] + " " + found["config"]
+    planned = set(sizes[~result.map(bool)])
+    spelled = result.map(lambda departure: set(departure) <= _SIZE) & sizes.isin(planned)
+    return result.mask(spelled, other=pd.Series([{}] * len(result), index=result.index))
+
+
+def only_in_size(departure: Departure) -> bool:
+    """Whether a run is the plan's but for how much of the dimension stays."""
+    return bool(departure) and set(departure) <= _SIZE
+
+
+def in_words(departure: Departure) -> str:
+    """``epochs=10 instead of 3, init=random instead of pretrained``."""
+    return ", ".join(
+        f"{field}={had}" + (f" instead of {wanted}" if wanted is not None else "")
+        for field, (had, wanted) in departure.items()
+    )
+
+
+def _departure(row: Mapping[str, Any], plan: RunPlan | None) -> Departure:
+    if plan is None:
+        return {"dim": (row.get("dim"), None)}
+    found: Departure = {}
+    for prefix, section in _sections(plan):
+        for field, wanted in section.model_dump().items():
+            had = row.get(prefix + field)
+            if _absent(had):
+                info = type(section).model_fields[field]
+                had = wanted if info.is_required() else info.default
+            if field not in plan.variants and not _same(had, wanted):
+                found[prefix + field] = (had, wanted)
+    distilled = plan.distillation is not None
+    if not _same(row.get("distilled", distilled), distilled):
+        found["distill"] = (row["distilled"], str(distilled).lower())
+    return found
+
+
+def _sections(plan: RunPlan) -> list[tuple[str, BaseModel]]:
+    """What determines a trained network, each section with what stands before its fields' names in MLflow."""
+    if plan.stage != "reduce":
+        return [("", plan.fine_tuning)]
+    several = len(plan.reductions) > 1
+    return [("", plan.fine_tuning), *((f"{dim}." if several else "", each) for dim, each in plan.reductions.items())]
+
+
+def _absent(value: object) -> bool:
+    return value is None or (isinstance(value, float) and pd.isna(value))
+
+
+def _same(had: object, wanted: object) -> bool:
+    """Whether both mean the same value; what ``mlflow run`` logged is the text that was typed, as ``2e-5``."""
+    try:
+        return float(had) == float(wanted)
+    except (TypeError, ValueError):
+        return str(had).lower() == str(wanted).lower()
