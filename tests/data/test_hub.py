@@ -222,7 +222,7 @@ def test_mlflow_run_works_offline(prefetched, small_paper, command):
 def find(kind, source, home, **env):
     """What the real client finds, in a process of its own, since it reads its settings once."""
     code = (
-        "import sys; from encoder_reduction import errors, hub\n"
+        "import sys; from encoder_reduction import errors; from encoder_reduction.data import hub\n"
         "try:\n"
         "    print(hub.snapshot(*sys.argv[1:], None).folder)\n"
         "except errors.UserError as error:\n"

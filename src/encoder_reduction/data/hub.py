@@ -1,6 +1,5 @@
 """What comes from the Hugging Face hub: fetched once, checked, and found again without a network."""
 
-import hashlib
 import re
 import time
 from dataclasses import dataclass
@@ -17,7 +16,6 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from huggingface_hub.hf_api import RepoFile
 
 from ..errors import UserError
 
@@ -154,27 +152,19 @@ def _verify(kind: Kind, found: Snapshot) -> None:
     Raises:
         UserError: there was one.
     """
-    damaged = []
-    for entry in HfApi().list_repo_tree(found.source, recursive=True, revision=found.revision, repo_type=kind):
-        file = found.folder / entry.path
-        if isinstance(entry, RepoFile) and file.is_file() and not _is(file, entry):
-            damaged.append(entry.path)
-            file.resolve().unlink()
-            file.unlink(missing_ok=True)
+    verified = HfApi().verify_repo_checksums(
+        found.source, repo_type=kind, revision=found.revision, local_dir=found.folder
+    )
+    damaged = [mismatch["path"] for mismatch in verified.mismatches]
+    for path in damaged:
+        file = found.folder / path
+        file.resolve().unlink()
+        file.unlink(missing_ok=True)
     if damaged:
         raise UserError(
             f"{_CALLED[kind]} '{found.source}' arrived damaged: {', '.join(damaged)} differ from the hub's checksum and"
             " were removed; start the same command again."
         )
-
-
-def _is(file: Path, entry: RepoFile) -> bool:
-    """Whether a file has the content that the hub lists: SHA-256 of large files, git's SHA-1 of others."""
-    if entry.lfs is not None:
-        with file.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest() == entry.lfs.sha256
-    content = file.read_bytes()
-    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest() == entry.blob_id
 
 
 def _prefetch(kind: Kind, source: str, revision: str | None) -> str:
