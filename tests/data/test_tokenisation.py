@@ -56,9 +56,21 @@ def test_several_processes_give_what_one_does(packaged, texts, monkeypatch, tmp_
     _, tokenizer = packaged["bert"]
     alone = tokenise(texts, tokenizer, 32)[:]
     monkeypatch.setattr(tokenisation, "_EXAMPLES_A_PROCESS", 50)
-    monkeypatch.setattr(tokenisation.os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(tokenisation, "_cores", lambda: 2)
     monkeypatch.setenv(cache.VARIABLE, str(tmp_path / "another"))
     assert tokenise(texts, tokenizer, 32)[:] == alone
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system binds no process to processors")
+def test_there_are_as_many_processors_as_this_process_may_use():
+    """Of 128 on its node a job of Slurm may have 8."""
+    allowed = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, {min(allowed)})
+        assert tokenisation._cores() == 1
+    finally:
+        os.sched_setaffinity(0, allowed)
+    assert tokenisation._cores() == len(allowed)
 
 
 def test_what_was_broken_off_is_not_trusted(packaged, texts, own_cache, monkeypatch):

@@ -52,7 +52,7 @@ def _store(data: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int, f
 
     partial = folder.with_suffix(".partial")
     shutil.rmtree(partial, ignore_errors=True)
-    processes = min(os.cpu_count() or 1, len(data) // _EXAMPLES_A_PROCESS)
+    processes = min(_cores(), len(data) // _EXAMPLES_A_PROCESS)
     if processes > 1:
         print(f"Tokenising {len(data):,} texts, once for all runs.", file=sys.stderr)
     with TemporaryDirectory(dir=folder.parent, prefix=".making-") as scratch:
@@ -65,6 +65,11 @@ def _store(data: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int, f
         )
         tokenised.save_to_disk(str(partial))
     partial.rename(folder)
+
+
+def _cores() -> int:
+    """Those that this process may use: a job on a node of 128 may have 8."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _digest(data: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int) -> str:
