@@ -2,7 +2,9 @@
 
 import os
 
-# Libraries read these when they are imported: no chatter and no telemetry. A user's own setting wins.
+from .data import cache
+
+# Libraries read these when they are imported; a user's own setting wins. No chatter and no telemetry:
 _QUIET = {
     "DATASETS_VERBOSITY": "error",
     "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
@@ -15,5 +17,10 @@ _QUIET = {
     "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
     "TRANSFORMERS_VERBOSITY": "error",
 }
-for _name, _value in _QUIET.items():
+# HF_HOME may be read-only, shared by many: what these make of what lies there is kept with what we make.
+_OURS = {
+    "HF_DATASETS_CACHE": str(cache.directory() / "datasets"),
+    "HF_METRICS_CACHE": str(cache.directory() / "metrics"),
+}
+for _name, _value in (_QUIET | _OURS).items():
     os.environ.setdefault(_name, _value)

@@ -50,6 +50,31 @@ def test_splits_never_change(movies, products):
     assert [corpora.fingerprint(data[split]) for data in (movies, products) for split in corpora.SPLITS] == FINGERPRINTS
 
 
+def test_a_model_cache_that_cannot_be_written_to_is_only_read(tmp_path):
+    """HF_HOME lies below a file, where even root makes no folder."""
+    (tmp_path / "file").touch()
+    for split in ("train", "test"):
+        (tmp_path / f"{split}.csv").write_text("text,label\n" + "A film.,1\nDull.,0\n" * 10)
+    code = """
+import sys
+import numpy as np
+from encoder_reduction.data import corpora
+from encoder_reduction.plan.sections import Corpus
+from encoder_reduction.training.evaluation import score
+print(len(corpora.load(Corpus(name="mine", source=sys.argv[1], validation_examples=4))["train"]))
+print(score(np.eye(2), np.arange(2))["accuracy"])
+"""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
+    env = kept | {
+        "PYTHONPATH": "src",
+        "HF_HOME": str(tmp_path / "file" / "home"),
+        CACHE_VARIABLE: str(tmp_path / "cache"),
+    }
+    result = subprocess.run([sys.executable, "-c", code, tmp_path], env=env, capture_output=True, text=True)
+    assert result.stdout.split() == ["16", "1.0"], result.stderr
+    assert list((tmp_path / "cache" / "datasets").rglob("*.arrow"))
+
+
 def test_the_label_is_the_sign_of_the_rating():
     rows = packaged_text.parse(["1\t-0.5\tbad", "2\t0.0\tneither", "3\t2\tgood", "4\t1\tGood "])
     assert rows == [("1", "bad", 0), ("3", "good", 1)]
