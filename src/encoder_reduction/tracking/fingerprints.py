@@ -1,8 +1,10 @@
 """Digests that tell whether a finished run is the run that would be made now."""
 
+import ast
 import functools
 import hashlib
 import json
+import sys
 from importlib.metadata import version
 from pathlib import Path
 
@@ -35,16 +37,30 @@ def of_configuration(plan: RunPlan) -> str:
 
 
 def libraries() -> dict[str, str]:
-    """Versions of the libraries that a run's figures depend on."""
-    return {name: version(name) for name in _LIBRARIES}
+    """Versions of the libraries that a run's figures depend on, and of Python, which also spells the code's digest."""
+    python = f"{sys.version_info.major}.{sys.version_info.minor}"
+    return {"python": python, **{name: version(name) for name in _LIBRARIES}}
 
 
 @functools.cache
 def of_code() -> str:
-    """A digest of the source files that a run's figures depend on."""
+    """A digest of the code that a run's figures depend on: of what executes, without comments and docstrings."""
+    return _of_package(_PACKAGE)
+
+
+def _of_package(folder: Path) -> str:
     digest = hashlib.sha256()
-    for path in sorted(_PACKAGE.rglob("*.py")):
-        name = path.relative_to(_PACKAGE).as_posix()
+    for path in sorted(folder.rglob("*.py")):
+        name = path.relative_to(folder).as_posix()
         if not name.startswith(_NOT_IN_RUNS):
-            digest.update(name.encode() + b"\0" + path.read_bytes())
+            digest.update(f"{name}\0{_executed(path.read_text())}\0".encode())
     return digest.hexdigest()[:16]
+
+
+def _executed(source: str) -> str:
+    """The syntax tree without docstrings and positions, as text."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            node.body = node.body[ast.get_docstring(node) is not None :]
+    return ast.dump(tree)
