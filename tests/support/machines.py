@@ -6,9 +6,11 @@ import shutil
 import socket
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from contextlib import contextmanager
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 
 import mlflow
@@ -55,6 +57,21 @@ def listening(words, folder, port, path, **env):
         yield server.address
     finally:
         server.stop()
+
+
+@contextmanager
+def answering(handler, tls=None, **attributes):
+    """An HTTP server in this process, with these attributes and its address; over TLS where a context is given."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    if tls:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
+    vars(server).update(attributes, address=f"http{'s' if tls else ''}://127.0.0.1:{server.server_port}")
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        server.server_close()
 
 
 class Server:

@@ -7,17 +7,19 @@ import sqlite3
 import subprocess
 import sys
 import time
+from http.server import BaseHTTPRequestHandler
 
 import mlflow
 import pandas as pd
 import pytest
-from machines import tracked, tracking_server
+import requests
+from machines import answering, tracked, tracking_server
 from workers import EXPERIMENT, POINTS
 
 from conftest import ROOT
 from encoder_reduction.data import cache
 from encoder_reduction.errors import UserError
-from encoder_reduction.tracking import opening, outbox, registry
+from encoder_reduction.tracking import opening, patience, registry
 from encoder_reduction.tracking.outbox import Outbox
 from encoder_reduction.tracking.run_folder import RunFolder
 
@@ -33,7 +35,7 @@ def server(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv(cache.VARIABLE, str(tmp_path / "cache"))
-    monkeypatch.setenv(outbox.PATIENCE_VARIABLE, "1")
+    monkeypatch.setenv(patience.PATIENCE_VARIABLE, "1")
 
 
 @pytest.fixture
@@ -122,6 +124,49 @@ def test_a_run_that_says_its_model_again_has_one(server, experiment, packaged):
     assert mlflow.pyfunc.load_model(f"runs:/{run.run_id}/model").predict(["Dull."])
 
 
+def test_files_have_longer_than_messages_and_a_server_that_is_away_is_noticed_as_soon(
+    server, experiment, packaged, monkeypatch
+):
+    """How long MLflow waits for the answer to each request."""
+    requested, request = [], requests.Session.request
+
+    def noted(self, method, url, timeout, **more):
+        requested.append((method, url.removeprefix(server.address), timeout))
+        return request(self, method, url, timeout=timeout, **more)
+
+    with opening.open_run(experiment_id=experiment) as run:
+        monkeypatch.setattr(requests.Session, "request", noted)
+        for say in (lambda: run.tag({"a": 1}), lambda: run.text("b", "b.txt"), lambda: run.model(*packaged["bert"])):
+            requested.clear()
+            say()
+            assert requested[0][2] == 30
+            uploads = [timeout for method, path, timeout in requested if "/mlflow-artifacts/" in path]
+            assert set(uploads) <= {600}
+        assert len(uploads) > 5
+        monkeypatch.setenv("MLFLOW_ARTIFACT_UPLOAD_DOWNLOAD_TIMEOUT", "3600")
+        run.text("c", "c.txt")
+        assert requested[-1][::2] == ("PUT", 3600)
+
+
+class SlowServer(BaseHTTPRequestHandler):
+    """Takes files over a link so slow that they are still on their way when their sender has finished."""
+
+    def do_PUT(self):
+        self.server.taken[self.path] = self.rfile.read(int(self.headers["Content-Length"]))
+        time.sleep(1.5)
+        self.send_response(200)
+        self.end_headers()
+
+
+def test_a_file_that_takes_longer_than_a_message_may_arrives_once(file, monkeypatch):
+    monkeypatch.setattr(patience, "_MESSAGE_SECONDS", 1)
+    with answering(SlowServer, taken={}) as slow:
+        experiment = mlflow.create_experiment("slow", f"{slow.address}/files")
+        with opening.open_run(experiment_id=experiment) as run:
+            run.text("content", "a.txt")
+        assert slow.taken == {f"/files/{run.run_id}/artifacts/a.txt": b"content"}
+
+
 def test_what_the_server_refuses_is_an_error_and_is_not_tried_for_ever(server, experiment):
     with opening.open_run(experiment_id=experiment) as run:
         run.describe("name", {}, {"keep": 1})
@@ -201,8 +246,8 @@ def test_a_database_that_is_busy_is_waited_for(file, caplog):
 def test_a_server_with_too_much_to_do_is_waited_for():
     """MLflow 3.17 says this with the status of a bad request; seen with sixteen workers on two cores."""
     words = "BAD_REQUEST: QueuePool limit of size 5 overflow 10 reached, connection timed out, timeout 30.00"
-    assert outbox.is_unreachable(mlflow.exceptions.MlflowException(words, error_code=1000))
-    assert not outbox.is_unreachable(mlflow.exceptions.MlflowException("BAD_REQUEST: no such run", error_code=1000))
+    assert patience.is_unreachable(mlflow.exceptions.MlflowException(words, error_code=1000))
+    assert not patience.is_unreachable(mlflow.exceptions.MlflowException("BAD_REQUEST: no such run", error_code=1000))
 
 
 def test_one_run_is_carried_out_by_one_process(server, experiment):
@@ -218,7 +263,7 @@ def workers(task, count, address, tmp_path):
     env = os.environ | {
         "PYTHONPATH": str(ROOT / "src"),
         cache.VARIABLE: str(tmp_path / "cache"),
-        outbox.PATIENCE_VARIABLE: "60",
+        patience.PATIENCE_VARIABLE: "60",
     }
     result = subprocess.run(words, env=env, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr

@@ -1,15 +1,18 @@
 """Where runs are logged: the tracking store and the experiment."""
 
 import os
+import ssl
 import time
-import urllib.error
-import urllib.request
+from http import HTTPStatus
 from pathlib import Path
 
 import mlflow
 from filelock import FileLock
+from mlflow.exceptions import MlflowException
+from mlflow.utils.credentials import get_default_host_creds
+from mlflow.utils.rest_utils import http_request
 
-from ..errors import UserError
+from ..errors import UserError, one_line
 from .patience import patience
 
 EXPERIMENT = "encoder-reduction"
@@ -41,14 +44,35 @@ def check_store() -> None:
 
 
 def _silence(uri: str) -> str | None:
-    """Why a server does not answer; ``None`` if it does."""
+    """Why a server does not answer; ``None`` if it does.
+
+    Raises:
+        UserError: it answers, and no patience will help: its certificate or our credentials are refused.
+    """
     try:
-        urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=_HEALTH_TIMEOUT).close()
-    except urllib.error.HTTPError:
-        return None  # It answers; what it refuses, it will say itself.
-    except OSError as error:
-        return str(getattr(error, "reason", error))
-    return None
+        answer = http_request(
+            get_default_host_creds(uri), "/health", "GET",
+            max_retries=0, raise_on_status=False, timeout=_HEALTH_TIMEOUT,
+        )  # fmt: skip
+    except MlflowException as error:
+        cause = _first_cause(error)
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            raise UserError(
+                f"The certificate of tracking server {uri} is refused ({cause.verify_message}): name the file of its"
+                " authority in MLFLOW_TRACKING_SERVER_CERT_PATH, or set MLFLOW_TRACKING_INSECURE_TLS=true."
+            ) from error
+        return one_line(cause)
+    if answer.status_code in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+        raise UserError(
+            f"Tracking server {uri} refuses this client ({answer.status_code}): set MLFLOW_TRACKING_TOKEN, or"
+            " MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, to what it knows."
+        )
+    away = answer.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR
+    return f"{answer.status_code} {answer.reason}" if away else None
+
+
+def _first_cause(error: BaseException) -> BaseException:
+    return _first_cause(error.__context__) if error.__context__ else error
 
 
 def current_experiment() -> str:

@@ -1,4 +1,4 @@
-"""The Slurm job that a process is part of, and the queue."""
+"""What a process says of the Slurm job that it is part of."""
 
 import os
 from pathlib import Path

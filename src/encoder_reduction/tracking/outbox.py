@@ -17,7 +17,7 @@ import mlflow
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.models import Model
 
-from .patience import FIRST_PAUSE, LONGEST_PAUSE, about, impatient, is_unreachable
+from .patience import FIRST_PAUSE, LONGEST_PAUSE, about, artifact_seconds, impatient, is_unreachable
 from .run_folder import STORE_FILE, RunFolder
 
 _LOGGER = logging.getLogger(__name__)
@@ -87,8 +87,7 @@ class Outbox:
     def _deliver(self) -> bool:
         for message in self.waiting():
             try:
-                with impatient():
-                    _send(self._run_id, message)
+                _send(self._run_id, message)
             except Exception as error:
                 if not is_unreachable(error):
                     shutil.rmtree(message)
@@ -125,21 +124,26 @@ def _texts(values: Mapping[str, Any] | None) -> dict[str, str]:
 def _send(run_id: str, folder: Path) -> None:
     message = json.loads((folder / "message.json").read_text())
     client = mlflow.MlflowClient()
-    match message["kind"]:
-        case "batch":
-            client.log_batch(
-                run_id,
-                [Metric(*point) for point in message["metrics"]],
-                [Param(*param) for param in message["params"].items()],
-                [RunTag(*tag) for tag in message["tags"].items()],
-            )
-        case "file":
-            parent, _, name = message["name"].rpartition("/")
-            client.log_artifact(run_id, str(folder / name), parent or None)
-        case "model":
-            _log_model(client, run_id, folder / "huggingface")
-        case "status":
-            client.set_terminated(run_id, message["status"], message["time"])
+    with impatient():
+        match message["kind"]:
+            case "batch":
+                client.log_batch(
+                    run_id,
+                    [Metric(*point) for point in message["metrics"]],
+                    [Param(*param) for param in message["params"].items()],
+                    [RunTag(*tag) for tag in message["tags"].items()],
+                )
+            case "status":
+                client.set_terminated(run_id, message["status"], message["time"])
+            case _:
+                client.get_run(run_id)  # A server that is away is not waited for as long as a slow link is.
+    with impatient(artifact_seconds()):
+        match message["kind"]:
+            case "file":
+                parent, _, name = message["name"].rpartition("/")
+                client.log_artifact(run_id, str(folder / name), parent or None)
+            case "model":
+                _log_model(client, run_id, folder / "huggingface")
 
 
 def _log_model(client: mlflow.MlflowClient, run_id: str, folder: Path) -> None:

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 import mlflow
 import requests
+from mlflow.environment_variables import MLFLOW_ARTIFACT_UPLOAD_DOWNLOAD_TIMEOUT
 from mlflow.exceptions import MlflowException
 
 PATIENCE_VARIABLE = "ENCODER_REDUCTION_PATIENCE"
@@ -17,7 +18,8 @@ FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
 # A database that has more to do than it can, which MLflow's server calls a bad request of ours.
 _OVERWHELMED = ("QueuePool limit", "database is locked", "InterfaceError")
 # Within a delivery nobody waits for MLflow's own retries, which take minutes.
-_IMPATIENT = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}
+_RETRIES, _TIMEOUT = "MLFLOW_HTTP_REQUEST_MAX_RETRIES", "MLFLOW_HTTP_REQUEST_TIMEOUT"
+_MESSAGE_SECONDS, _ARTIFACT_SECONDS = 30, 600
 Result = TypeVar("Result")
 
 
@@ -57,11 +59,19 @@ def about(seconds: float) -> float:
     return seconds * random.uniform(0.5, 1)
 
 
+def artifact_seconds() -> int:
+    """How long a server may take to answer once it was sent a file, which on a slow link is still on its way.
+
+    MLflow's variable for this reaches its cloud stores alone: through a tracking server files go as messages do.
+    """
+    return MLFLOW_ARTIFACT_UPLOAD_DOWNLOAD_TIMEOUT.get() or _ARTIFACT_SECONDS
+
+
 @contextmanager
-def impatient() -> Iterator[None]:
-    """Within the block MLflow gives up after seconds, instead of minutes, on a server that does not answer."""
-    before = {key: os.environ.get(key) for key in _IMPATIENT}
-    os.environ |= _IMPATIENT
+def impatient(seconds: int | None = None) -> Iterator[None]:
+    """Within the block MLflow gives up after so many seconds (30) and one retry on a server that does not answer."""
+    before = {key: os.environ.get(key) for key in (_RETRIES, _TIMEOUT)}
+    os.environ |= {_RETRIES: "1", _TIMEOUT: str(seconds or _MESSAGE_SECONDS)}
     try:
         yield
     finally:
