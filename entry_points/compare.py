@@ -1,5 +1,7 @@
 """Read the finished runs back, write the tables, and say which dimension matters most."""
 
+import dataclasses
+
 import click
 
 import _source  # noqa: F401
@@ -20,6 +22,7 @@ from encoder_reduction.plan.sections import RULES
 @click.option("--seeds", help="Only these seeds, such as 42,43.  [default: all]")
 @click.option("--device", help="Only runs from this device.  [default: the one with the most runs]")
 @click.option("--tags", help="Only runs with these MLflow tags, such as checkpoint=roberta-base,owner=me.")
+@cli.keep_models_option
 @cli.run_options
 def main(
     preset: str,
@@ -28,13 +31,15 @@ def main(
     seeds: str | None,
     device: str | None,
     tags: str | None,
+    keep_models: str,
     **settings: object,
 ) -> None:
-    study = cli.load_study(preset, seeds, settings)
     numbers = cli.integers("seeds", seeds) if seeds else ()
+    study = dataclasses.replace(cli.load_study(preset, seeds, settings), seeds=numbers)
     named = cli.pairs("tags", tags) if tags else {}
 
     from encoder_reduction import comparison
+    from encoder_reduction.launching.keeping import keep_best
     from encoder_reduction.tracking import opening
 
     opening.settle()
@@ -43,6 +48,8 @@ def main(
         run.describe(f"compare/{name}", {"stage": "compare", "preset": name}, {"rule": rule})
         choice = comparison.Choice(rule, numbers, device, named, experiment)
         click.echo(comparison.compare(study, run, choice))
+        if keep_models == "best":
+            cli.say(keep_best(study, comparison.experiment_of(run, choice), choice))
 
 
 if __name__ == "__main__":

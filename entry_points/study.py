@@ -22,6 +22,7 @@ from encoder_reduction import command_line as cli
 @click.option(
     "--dry_run", type=bool, default=False, show_default=True, help="slurm: only print what would be submitted."
 )
+@cli.keep_models_option
 @cli.run_options
 def main(
     preset: str,
@@ -31,6 +32,7 @@ def main(
     jobs: int,
     throttle: int | None,
     dry_run: bool,
+    keep_models: str,
     **settings: object,
 ) -> None:
     given = {"rerun": rerun, "jobs": jobs > 1, "throttle": throttle, "dry_run": dry_run}
@@ -43,9 +45,9 @@ def main(
     from encoder_reduction.launching.study import run_study
 
     if launcher == "local":
-        click.echo(run_study(chosen, rerun, jobs, cli.say))
+        click.echo(run_study(chosen, rerun, jobs, keep_models, cli.say))
     else:
-        click.echo(cluster.submit_study(chosen, preset, throttle, dry_run))
+        click.echo(cluster.submit_study(chosen, preset, throttle, keep_models, dry_run))
 
 
 if __name__ == "__main__":

@@ -29,6 +29,14 @@ rerun_option = click.option(
     "--rerun", type=bool, default=False, show_default=True, help="Repeat runs that are finished already."
 )
 
+keep_models_option = click.option(
+    "--keep_models",
+    type=click.Choice(("all", "best")),
+    default="all",
+    show_default=True,
+    help="best: once they are compared, remove the models of reductions that were not chosen.",
+)
+
 
 class EntryPoint(click.Command):
     """A click command that names every unknown option at once and shows no traceback for a user's mistake."""

@@ -5,8 +5,10 @@ import functools
 import mlflow
 import pandas as pd
 import pytest
+from transformers import BertConfig, BertForSequenceClassification
 
 from encoder_reduction.plan import presets
+from encoder_reduction.tracking import opening
 from encoder_reduction.tracking.store import PREDICTIONS_FILE
 
 FULL = {"heads": 12, "hidden": 384, "layers": 6}
@@ -65,6 +67,14 @@ def finished(model="bert", dim="none", stage=None, config=None, seed=42, params=
         )  # fmt: skip
         mlflow.log_metrics(figures)
     return run.info.run_id
+
+
+def with_model(run_id, tokenizer):
+    """Log a model of one small layer."""
+    shape = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
+    model = BertForSequenceClassification(BertConfig(vocab_size=tokenizer.vocab_size, **shape))
+    with opening.open_run(run_id=run_id) as run:
+        run.model(model, tokenizer)
 
 
 def with_predictions(run_id, right, tokens=10):

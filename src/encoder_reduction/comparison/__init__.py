@@ -22,7 +22,7 @@ from .changes import changes, gains_by_dimension
 from .expectations import expectations
 from .report import Section, as_markdown, as_page
 
-__all__ = ["Choice", "compare"]
+__all__ = ["Choice", "compare", "experiment_of"]
 
 _QUESTION = "Which dimension matters most, for quality and for cost?"
 
@@ -46,6 +46,15 @@ class Choice:
     experiment: str | None = None
 
 
+def experiment_of(run: Run, choice: Choice) -> str:
+    """The id of the experiment that has the runs to compare.
+
+    Raises:
+        UserError: there is no such experiment.
+    """
+    return destination.experiment_named(choice.experiment) if choice.experiment else run.experiment_id
+
+
 def compare(study: Study, run: Run, choice: Choice = Choice()) -> str:
     """Compare the finished runs of a study.
 
@@ -61,8 +70,7 @@ def compare(study: Study, run: Run, choice: Choice = Choice()) -> str:
     Raises:
         UserError: no run is left to compare, or there is no such experiment.
     """
-    preset = study.preset
-    experiment_id = destination.experiment_named(choice.experiment) if choice.experiment else run.experiment_id
+    preset, experiment_id = study.preset, experiment_of(run, choice)
     finished = store.finished_runs(experiment_id, **{**choice.tags, "preset": preset.name})
     runs = selection.latest_runs(finished, study, choice.seeds, choice.device)
     if runs.planned.empty or runs.planned["stage"].eq("transfer").all():

@@ -50,7 +50,7 @@ class Submission:
     dependency: str = "afterok"
 
 
-def submit_study(study: Study, preset: str, throttle: int | None, dry_run: bool) -> str:
+def submit_study(study: Study, preset: str, throttle: int | None, keep_models: str, dry_run: bool) -> str:
     """Submit what is left of a study; its run in MLflow ends with that, and the jobs' runs are nested under it.
 
     Returns:
@@ -65,7 +65,7 @@ def submit_study(study: Study, preset: str, throttle: int | None, dry_run: bool)
         raise UserError("launcher=slurm needs sbatch on PATH: start it where jobs are submitted, or give local.")
     name = study.preset.name
     opening.settle()
-    found = _left(study, preset, destination.current_experiment())
+    found = _left(study, preset, keep_models, destination.current_experiment())
     if not found:
         return "Nothing to submit: all that is missing is running or queued."
     if dry_run:
@@ -79,7 +79,7 @@ def submit_study(study: Study, preset: str, throttle: int | None, dry_run: bool)
         return f"{text}\n\nHow far it is: make status PRESET={preset}"
 
 
-def submissions(study: Study, preset: str, state: Sequence[Progress]) -> list[Submission]:
+def submissions(study: Study, preset: str, keep_models: str, state: Sequence[Progress]) -> list[Submission]:
     """What is left of a study, as jobs.
 
     Fetching and tokenising come first, once, and must succeed. What follows runs whatever became of what it
@@ -88,6 +88,7 @@ def submissions(study: Study, preset: str, state: Sequence[Progress]) -> list[Su
     Args:
         study: which runs there are.
         preset: how the preset is named on the command line.
+        keep_models: ``all``, or ``best``: the comparison removes the others.
         state: the study's progress; what is done, running or queued is left out.
 
     Returns:
@@ -106,7 +107,7 @@ def submissions(study: Study, preset: str, state: Sequence[Progress]) -> list[Su
     seeds = ",".join(map(str, study.seeds or study.preset.seeds))
     first, second = tasks(study.first()), tasks(study.transfers())
     third = tuple(profile(plan) for plan in study.profiles() if progress.profile_label(plan) in wanted)
-    comparison = Submission("compare", _parameters({"preset": preset, **given}))
+    comparison = Submission("compare", _parameters({"preset": preset, "keep_models": keep_models, **given}))
     if not (first or second or third):
         return [] if any(each.state in (RUNNING, QUEUED) for each in state) else [comparison]
     found = [
@@ -190,8 +191,8 @@ def as_text(found: Sequence[Submission], throttle: int | None) -> str:
     return "\n".join(lines)
 
 
-def _left(study: Study, preset: str, experiment_id: str) -> list[Submission]:
-    return submissions(study, preset, progress.of_study(study, experiment_id))
+def _left(study: Study, preset: str, keep_models: str, experiment_id: str) -> list[Submission]:
+    return submissions(study, preset, keep_models, progress.of_study(study, experiment_id))
 
 
 def _task(plan: RunPlan, preset: str, given: Mapping[str, object], state: Progress) -> Task:

@@ -6,10 +6,11 @@ from .. import comparison
 from ..plan.sections import RunPlan
 from ..plan.study import Study
 from ..tracking.opening import open_run, settle
+from .keeping import keep_best
 from .local import Launcher, Say
 
 
-def run_study(study: Study, rerun: bool, jobs: int, say: Say) -> str:
+def run_study(study: Study, rerun: bool, jobs: int, keep_models: str, say: Say) -> str:
     """Baselines, reductions, transfers of every model, dimension and seed, paired profiles, the comparison.
 
     A run that fails does not stop the others; the comparison says what is missing.
@@ -30,6 +31,8 @@ def run_study(study: Study, rerun: bool, jobs: int, say: Say) -> str:
         launcher.launch(second)
         launcher.launch_profiles(study, third)
         report = comparison.compare(study, run)
+        if keep_models == "best":
+            say(keep_best(study, run.experiment_id, comparison.Choice()))
         if launcher.failures:
             say(report)
             launcher.raise_failures()

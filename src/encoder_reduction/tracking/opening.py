@@ -115,6 +115,27 @@ def settle() -> list[str]:
     return delivered
 
 
+def leftovers(clean: bool) -> list[str]:
+    """A line for each run whose process has ended and left checkpoints or messages in the cache.
+
+    Args:
+        clean: remove them, unless messages wait; the runs then start anew.
+    """
+    lines = []
+    for folder in all_folders():
+        if not folder.claim():
+            continue
+        (megabytes, seconds), waiting = folder.size_and_age(), len(folder.messages())
+        line = f"{folder.run_id}: {megabytes:,.0f} MB, {seconds / 3600:,.0f} hours old"
+        if waiting:
+            line += f", {waiting} messages wait for their tracking server"
+        elif clean:
+            line += ", removed"
+        lines.append(line)
+        folder.release(keep=not clean or bool(waiting))
+    return lines
+
+
 def _end_what_never_began(client: mlflow.MlflowClient) -> None:
     """Mark runs FAILED that ``mlflow run`` opened and whose entry point was killed before it took over."""
     before = int(1000 * (time.time() - _BEGINNING_SECONDS))

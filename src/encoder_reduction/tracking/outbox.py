@@ -17,6 +17,7 @@ import mlflow
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.models import Model
 
+from .logged_models import logged_models
 from .patience import FIRST_PAUSE, LONGEST_PAUSE, about, artifact_seconds, impatient, is_unreachable
 from .run_folder import STORE_FILE, RunFolder
 
@@ -28,19 +29,19 @@ _BATCH = 500
 
 
 class Outbox:
-    """The messages of one run, delivered in the order in which they were put."""
+    """The messages of one run, delivered in the order in which they were put.
+
+    Attributes:
+        waiting: gives the messages that have not arrived.
+    """
 
     def __init__(self, folder: RunFolder) -> None:
-        self._run_id, self._folder = folder.run_id, folder.outbox
+        self._run_id, self._folder, self.waiting = folder.run_id, folder.outbox, folder.messages
         self._folder.mkdir(exist_ok=True)
         (folder.path / STORE_FILE).write_text(mlflow.get_tracking_uri())
         waiting = self.waiting()
         self._count = int(waiting[-1].name) if waiting else 0
         self._pause, self._next_try = FIRST_PAUSE, 0.0
-
-    def waiting(self) -> list[Path]:
-        """The messages that have not arrived."""
-        return sorted(path for path in self._folder.glob("*") if path.name.isdigit())
 
     def batch(
         self,
@@ -151,8 +152,7 @@ def _log_model(client: mlflow.MlflowClient, run_id: str, folder: Path) -> None:
 
     What is there of this run already is replaced: half a model, or that of a process which was killed later on.
     """
-    experiment_id = client.get_run(run_id).info.experiment_id
-    for model in client.search_logged_models([experiment_id], f"source_run_id = '{run_id}'"):
+    for model in logged_models(run_id):
         client.delete_logged_model(model.model_id)
     Model.log(
         None,

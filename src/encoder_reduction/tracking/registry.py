@@ -5,6 +5,7 @@ from mlflow.entities import LoggedModelStatus
 from mlflow.exceptions import MlflowException
 
 from .destination import EXPERIMENT
+from .logged_models import logged_models
 
 
 def run_url(run_id: str, experiment_id: str) -> str | None:
@@ -21,9 +22,7 @@ def register_model(model: str, alias: str, run_id: str) -> str | None:
         The URI, such as ``models:/encoder-reduction-bert@best``; ``None`` if the run has no model.
     """
     client, name = mlflow.MlflowClient(), f"{EXPERIMENT}-{model}"
-    run = client.get_run(run_id)
-    logged = client.search_logged_models([run.info.experiment_id], f"source_run_id = '{run_id}'")
-    ready = [model for model in logged if model.status == LoggedModelStatus.READY]
+    ready = [model for model in logged_models(run_id) if model.status == LoggedModelStatus.READY]
     if not ready:
         return None
     model_id = max(ready, key=lambda model: model.creation_timestamp).model_id
@@ -36,3 +35,14 @@ def register_model(model: str, alias: str, run_id: str) -> str | None:
     version = known[0] if known else client.create_model_version(name, f"models:/{model_id}", run_id, model_id=model_id)
     client.set_registered_model_alias(name, alias, version.version)
     return f"models:/{name}@{alias}"
+
+
+def registered_runs() -> set[str]:
+    """The runs whose model the registry has, as any version of any name."""
+    client, token, found = mlflow.MlflowClient(), None, set()
+    while True:
+        page = client.search_model_versions(page_token=token)
+        found |= {version.run_id for version in page}
+        token = page.token
+        if not token:
+            return found

@@ -1,6 +1,7 @@
 """What outlives the process of a run: its training checkpoints, and what the tracking server has not taken yet."""
 
 import shutil
+import time
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -36,6 +37,16 @@ class RunFolder:
     def outbox(self) -> Path:
         """Where messages to the tracking server wait."""
         return self.path / "outbox"
+
+    def messages(self) -> list[Path]:
+        """The messages that have not arrived, in order."""
+        return sorted(path for path in self.outbox.glob("*") if path.name.isdigit())
+
+    def size_and_age(self) -> tuple[float, float]:
+        """1e6 bytes in it, and seconds since anything of it was written."""
+        files = [path.stat() for path in self.path.rglob("*") if path.is_file()]
+        latest = max((file.st_mtime for file in files), default=self.path.stat().st_mtime)
+        return sum(file.st_size for file in files) / 1e6, time.time() - latest
 
     def belongs_to(self, store: str) -> bool:
         """Whether the run is one of this tracking store."""

@@ -13,6 +13,7 @@ import pandas as pd
 from mlflow.exceptions import MlflowException
 
 from ..errors import UserError, one_line
+from .logged_models import REMOVED
 from .patience import insist
 from .run_folder import has_checkpoints
 
@@ -111,10 +112,12 @@ def downloaded_model(run_id: str) -> Iterator[Path]:
     """The Hugging Face folder of the model that a run has logged.
 
     Raises:
-        UserError: the run has no model, or its artifacts are gone.
+        UserError: the run has no model, it was removed, or its artifacts are gone.
     """
     with TemporaryDirectory(prefix="encoder-reduction-") as folder:
         try:
+            if by := tags_of(run_id).get(REMOVED):
+                raise UserError(f"The model of run {run_id} was removed by {by}; run it again with rerun=true.")
             path = Path(mlflow.artifacts.download_artifacts(f"runs:/{run_id}/model", dst_path=folder))
         except (MlflowException, OSError) as error:
             raise UserError(
