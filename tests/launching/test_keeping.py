@@ -9,12 +9,13 @@ from stores import finished, with_model
 
 from conftest import ROOT
 from encoder_reduction import comparison
+from encoder_reduction.comparison import best_models, selection
 from encoder_reduction.data import cache
 from encoder_reduction.launching.keeping import keep_best
 from encoder_reduction.launching.pairing import runs_to_pair
 from encoder_reduction.plan import presets
 from encoder_reduction.plan.study import Study
-from encoder_reduction.tracking import fingerprints, registry
+from encoder_reduction.tracking import fingerprints, registry, store
 from encoder_reduction.tracking.logged_models import logged_models
 
 pytestmark = pytest.mark.slow
@@ -66,7 +67,10 @@ def with_models(run_ids):
 def test_what_is_chosen_taught_from_or_still_needed_stays(experiment, plant):
     baseline, heads = plant(), plant(dim="heads", validation_accuracy=0.79)
     narrow = plant(dim="heads", config="heads-3", validation_accuracy=0.7)
-    hidden, layers = plant(dim="hidden", config="hidden-192"), plant(dim="layers", config="layers-3")
+    hidden, layers = (
+        plant(dim="hidden", config="hidden-192", validation_accuracy=0.75),
+        plant(dim="layers", config="layers-3"),
+    )
     done = [adapted(plant, "heads", heads), adapted(plant, "hidden", hidden)]
     own, other = adapted(plant, None, baseline), plant(dim="heads", config="heads-3", tags={"preset": "another"})
     registry.register_model("bert", "best", heads)
@@ -82,6 +86,12 @@ def test_what_is_chosen_taught_from_or_still_needed_stays(experiment, plant):
     finished(stage="profile", tags={"runs": ",".join(paired)})
     assert "of 1 reductions" in keep_best(study, experiment, comparison.Choice())
     assert with_models(everything) == {baseline, heads, layers, own, other}  # layers are not adapted yet
+    assert "their models are not in the store: best-hidden of bert (hidden-192)." in registered_again(experiment)
+
+
+def registered_again(experiment):
+    runs, _ = selection.latest_runs(store.finished_runs(experiment, preset=PRESET.name), PRESET)
+    return best_models.registered_models(selection.split_stages(selection.configurations(runs))[0], "accuracy")
 
 
 def test_compare_keeps_what_it_registers(experiment, plant, command, tmp_path):

@@ -19,15 +19,19 @@ def registered_models(found: pd.DataFrame, rule: str) -> str:
     overall = best_reductions(found, rule).assign(alias="best")
     by_dim = best(_reduced(found), rule)
     chosen = pd.concat([overall, by_dim.assign(alias="best-" + by_dim["dim"])])
-    lines = []
+    lines, gone = [], []
     for _, own in chosen.groupby("model", sort=False):
         for row in own.to_dict("records"):
             uri = register_model(row["model"], row["alias"], next(iter(row["run_ids"].values())))
             if uri:
                 lines.append(f"- `{uri}`: {row['config']}, test accuracy {row['accuracy']:.3f}")
+            else:
+                gone.append(f"{row['alias']} of {row['model']} ({row['config']})")
     if not lines:
         return "None of the reductions has its model in the store."
     said = f"The best is {RULES[rule]}, on validation. `mlflow artifacts download -u URI -d FOLDER` fetches one."
+    if gone:
+        said += f" Not registered, since their models are not in the store: {', '.join(gone)}."
     return "\n".join([*lines, "", said])
 
 
