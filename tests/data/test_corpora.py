@@ -169,7 +169,7 @@ def test_unknown_corpora_name_what_is_allowed():
 
 
 def fetch(cache, **env):
-    code = "from encoder_reduction import packaged_text; print(packaged_text.cached_folder())"
+    code = "from encoder_reduction.data import packaged_text; print(packaged_text.cached_folder())"
     environment = {**os.environ, "PYTHONPATH": "src", CACHE_VARIABLE: str(cache), **env}
     return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
 

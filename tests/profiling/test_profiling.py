@@ -182,8 +182,14 @@ def a_gpu(monkeypatch):
     monkeypatch.setattr(nvidia, "uuid", lambda device: "GPU-1")
 
 
-def test_nvml_answers_where_gputil_cannot(monkeypatch, a_gpu):
-    monkeypatch.setitem(sys.modules, "GPUtil", None)
+@pytest.mark.parametrize("missing", ["GPUtil", "distutils"])
+def test_nvml_answers_where_gputil_cannot(monkeypatch, a_gpu, missing):
+    """GPUtil imports distutils, which Python has lost; there it comes with setuptools, which torch needs."""
+    for name in ("GPUtil", "GPUtil.GPUtil"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(ImportError):
+        __import__("GPUtil")
     monkeypatch.setitem(sys.modules, "pynvml", FakeNvml())
     reader = nvidia.memory_reader(GPU)
     assert (reader.source, reader.read()) == ("NVML", 2.0)
