@@ -11,6 +11,7 @@ from conftest import ROOT
 from encoder_reduction import comparison
 from encoder_reduction.comparison import best_models, selection
 from encoder_reduction.data import cache
+from encoder_reduction.launching.cluster import submissions
 from encoder_reduction.launching.keeping import keep_best
 from encoder_reduction.launching.pairing import runs_to_pair
 from encoder_reduction.plan import presets
@@ -92,6 +93,12 @@ def test_what_is_chosen_taught_from_or_still_needed_stays(experiment, plant):
 def registered_again(experiment):
     runs, _ = selection.latest_runs(store.finished_runs(experiment, preset=PRESET.name), PRESET)
     return best_models.registered_models(selection.split_stages(selection.configurations(runs))[0], "accuracy")
+
+
+@pytest.mark.parametrize(("keep_models", "more"), [("all", ()), ("best", ("-P", "keep_models=best"))])
+def test_on_slurm_the_comparison_removes_them(keep_models, more):
+    (compare,) = submissions(Study(PRESET), "packaged", keep_models, state=[])
+    assert (compare.name, compare.arguments) == ("compare", ("-P", "preset=packaged", *more))
 
 
 def test_compare_keeps_what_it_registers(experiment, plant, command, tmp_path):

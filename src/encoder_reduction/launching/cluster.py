@@ -107,7 +107,8 @@ def submissions(study: Study, preset: str, keep_models: str, state: Sequence[Pro
     seeds = ",".join(map(str, study.seeds or study.preset.seeds))
     first, second = tasks(study.first()), tasks(study.transfers())
     third = tuple(profile(plan) for plan in study.profiles() if progress.profile_label(plan) in wanted)
-    comparison = Submission("compare", _parameters({"preset": preset, "keep_models": keep_models, **given}))
+    kept = {} if keep_models == "all" else {"keep_models": keep_models}
+    comparison = Submission("compare", _parameters({"preset": preset, **kept, **given}))
     if not (first or second or third):
         return [] if any(each.state in (RUNNING, QUEUED) for each in state) else [comparison]
     found = [
