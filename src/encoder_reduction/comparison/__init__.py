@@ -18,7 +18,7 @@ from ..tracking import destination, store
 from ..tracking.run import Run
 from . import best_models, pictures, selection, sensitivity, tables
 from .answer import answer, method, transfer_answer
-from .changes import changes, gains_by_dimension
+from .changes import changes, gains_by_row
 from .expectations import expectations
 from .report import Section, as_markdown, as_page
 
@@ -111,9 +111,10 @@ def _answer(source: pd.DataFrame, changed: pd.DataFrame, predictions: dict[str, 
     if changed.empty:
         section.say(answer(source, changed, changed))
     else:
-        order = sensitivity.ranking(changed, gains_by_dimension(source, predictions))
+        order = sensitivity.ranking(changed, gains_by_row(source, predictions))
         section.say(answer(source, changed, order))
-        section.table("ranking", tables.ranking_in_brief(order), every=order)
+        if len(order):
+            section.table("ranking", tables.ranking_in_brief(order), every=order)
         section.say("The plan expected:\n\n" + expectations(source, changed, predictions))
     section.picture(
         "trade_off",
@@ -122,8 +123,8 @@ def _answer(source: pd.DataFrame, changed: pd.DataFrame, predictions: dict[str, 
         " standard deviations over seeds.",
     )
     if len(changed):
-        caption = "Change against the baseline. Whiskers: 95% intervals, of accuracy over the test"
-        caption += " examples, of inference time over the rounds of the paired measurement."
+        caption = "Change against the baseline. Whiskers: 95% intervals, of accuracy over seeds and"
+        caption += " test examples, of inference time over the rounds of the paired measurement."
         section.picture("relative_changes", pictures.relative_changes(changed), caption)
     return section
 

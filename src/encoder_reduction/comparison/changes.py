@@ -1,17 +1,28 @@
 """Each reduction against the baseline of its model: quality with its certainty, and what is saved."""
 
+import functools
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
-from .significance import ALPHA, Difference, difference, gains, holm
+from .significance import ALPHA, Difference, difference, gain, holm
 
 RunIds = dict[str, str]  # by seed
+Row = dict[str, Any]
 Predictions = dict[str, pd.DataFrame]  # by run id
+Gains = dict[tuple[str, str], pd.DataFrame]  # by checkpoint and dimension: one row an example, one column a seed
 
 POINTS = "Accuracy (points)"
 TIME = "Inference time (%)"
 IN_TURN, APART = "in turn", "apart"
 NOISE = "within noise"
+THESE_RUNS = "on these runs"
+# The conditions of a measured speed, by the row's name and by that of the paired measurement.
+_CONDITIONS = {
+    "device": "device", "resolved_precision": "precision", "max_length": "max_length", "batch_size": "batch_size",
+}  # fmt: skip
 # What is saved, by the metric that says it.
 SAVINGS = {
     "parameters": "Parameters (%)",
@@ -40,26 +51,26 @@ def changes(rows: pd.DataFrame, ratios: pd.DataFrame, predictions: Predictions) 
         predictions: the test predictions of each run, where it stored them; intervals and p come from these.
     """
     reduced, base = with_baseline(rows)
-    pairs = list(zip(reduced["run_ids"], base["run_ids"], strict=True))
-    found = [_difference(predictions, *ids) for ids in pairs]
+    found = [_difference(predictions, *ids) for ids in zip(reduced["run_ids"], base["run_ids"], strict=True)]
     table = pd.DataFrame({"Model": reduced["checkpoint"], "Config": reduced["config"], "Dimension": reduced["dim"]})
     table[POINTS] = 100 * (reduced["accuracy"] - base["accuracy"])
-    table["95% low"], table["95% high"] = _ends([each and each.accuracy_interval for each in found])
+    table["95% low"], table["95% high"] = _ends([each and each.accuracy.interval for each in found])
     table["p (Holm)"] = holm([each.p if each else np.nan for each in found])
-    table["Difference"] = [_called(p, points) for p, points in zip(table["p (Holm)"], table[POINTS], strict=True)]
+    table["Test"] = [each.test if each else None for each in found]
+    table["Difference"] = [_called(p, each) for p, each in zip(table["p (Holm)"], found, strict=True)]
     table["F1 (points)"] = 100 * (reduced["f1"] - base["f1"])
-    table["F1 95% low"], table["F1 95% high"] = _ends([each and each.f1_interval for each in found])
-    table["Seeds"] = [each.seeds if each else 0 for each in found]
-    table["Seeds 95% low"], table["Seeds 95% high"] = _ends([each and each.seed_interval for each in found])
+    table["F1 95% low"], table["F1 95% high"] = _ends([each and each.f1.interval for each in found])
+    table["Seeds"] = [each.accuracy.seeds if each else 0 for each in found]
     for metric, title in SAVINGS.items():
         table[title] = 100 * (reduced[metric] / base[metric] - 1)
-    _add_speed(table, ratios, pairs)
+    _add_speed(table, ratios, reduced, base)
     return table
 
 
-def _add_speed(table: pd.DataFrame, ratios: pd.DataFrame, pairs: list[tuple[RunIds, RunIds]]) -> None:
+def _add_speed(table: pd.DataFrame, ratios: pd.DataFrame, reduced: pd.DataFrame, base: pd.DataFrame) -> None:
+    pairs = zip(reduced.to_dict("records"), base.to_dict("records"), strict=True)
     paired = pd.DataFrame(
-        [_paired_speed(ratios, *ids) for ids in pairs], columns=["speed_ratio", "low", "high"]
+        [_paired_speed(ratios, *pair) for pair in pairs], columns=["speed_ratio", "low", "high"]
     ).astype(float)
     table["Timed"] = np.where(paired["speed_ratio"].isna(), APART, IN_TURN)
     table["Speed-up"] = paired["speed_ratio"].fillna(1 / (1 + table[TIME] / 100))
@@ -68,46 +79,68 @@ def _add_speed(table: pd.DataFrame, ratios: pd.DataFrame, pairs: list[tuple[RunI
     table[TIME] = 100 * (1 / table["Speed-up"] - 1)
 
 
-def _paired_speed(ratios: pd.DataFrame, reduced: RunIds, baseline: RunIds) -> dict[str, float]:
-    """The latest paired speed of a configuration relative to its baseline, on the table's workload."""
+def _paired_speed(ratios: pd.DataFrame, reduced: Row, baseline: Row) -> dict[str, float]:
+    """The latest paired speed of a configuration relative to its baseline, under the conditions of both rows."""
     if ratios.empty:
         return {}
-    found = ratios[ratios["run_id"].isin(reduced.values()) & ratios["reference"].isin(baseline.values())]
-    found = found[found["workload"].eq("texts")]
-    found = found[found["batch_size"].eq(found["batch_size"].max())]
-    return {} if found.empty else found.iloc[0].reindex(["speed_ratio", "low", "high"]).to_dict()
+    found = ratios[
+        ratios["run_id"].isin(reduced["run_ids"].values())
+        & ratios["reference"].isin(baseline["run_ids"].values())
+        & ratios["workload"].eq("texts")
+    ].reindex(columns=["speed_ratio", "low", "high", *_CONDITIONS.values()])  # older measurements name fewer conditions
+    for row in (reduced, baseline):
+        for name, measured in _CONDITIONS.items():
+            found = found[found[measured].map(_plain).eq(_plain(row.get(name)))]
+    return {} if found.empty else found.iloc[0].to_dict()
 
 
-def shared_seeds(predictions: Predictions, reduced: RunIds, baseline: RunIds) -> list[tuple[str, str]]:
-    """Run ids of baseline and reduction for every seed of which both predicted the same examples."""
-    return [
-        (baseline[seed], reduced[seed])
+def _plain(value: object) -> str | None:
+    """A condition as text, so that 16, 16.0 and "16" are one; nothing where it is not known."""
+    if pd.isna(value):
+        return None
+    try:
+        return f"{float(value):g}"
+    except ValueError:
+        return str(value)
+
+
+def shared_seeds(predictions: Predictions, reduced: RunIds, baseline: RunIds) -> dict[str, tuple[str, str]]:
+    """Run ids of baseline and reduction, by seed, where both predicted the same examples."""
+    return {
+        seed: (baseline[seed], reduced[seed])
         for seed in sorted(set(baseline) & set(reduced), key=int)
         if _same_examples(predictions.get(baseline[seed]), predictions.get(reduced[seed]))
-    ]
+    }
 
 
-def gains_by_dimension(rows: pd.DataFrame, predictions: Predictions) -> pd.DataFrame:
-    """Correct with the reduction minus correct with the baseline, averaged over seeds and models.
-
-    Returns:
-        One row a test example that all have predicted, one column a dimension.
-    """
-    by_dim: dict[str, list[pd.Series]] = {}
+def gains_by_row(rows: pd.DataFrame, predictions: Predictions) -> Gains:
+    """Correct with the reduction minus correct with the baseline, of each example and seed, where both are known."""
+    found = {}
     for reduced, base in zip(*(part.to_dict("records") for part in with_baseline(rows)), strict=True):
         if seeds := shared_seeds(predictions, reduced["run_ids"], base["run_ids"]):
-            tables = zip(*((predictions[run_id] for run_id in pair) for pair in seeds), strict=True)
-            by_dim.setdefault(reduced["dim"], []).append(gains(*tables))
-    return pd.DataFrame(
-        {dim: pd.concat(each, axis=1).mean(axis=1, skipna=False) for dim, each in by_dim.items()}
-    ).dropna()
+            by_seed = {seed: gain(*(predictions[run_id] for run_id in pair)) for seed, pair in seeds.items()}
+            found[reduced["checkpoint"], reduced["dim"]] = pd.DataFrame(by_seed).dropna()
+    return found
+
+
+def aligned(gains: Sequence[pd.DataFrame]) -> list[pd.DataFrame]:
+    """The same on the examples and seeds that all of them have; empty where there are none."""
+    examples = functools.reduce(pd.Index.intersection, (each.index for each in gains))
+    seeds = functools.reduce(pd.Index.intersection, (each.columns for each in gains))
+    return [each.loc[examples, seeds] for each in gains]
+
+
+def complete_models(table: pd.DataFrame) -> list[str]:
+    """The models that have a row of every dimension of the table: only their averages speak of the same models."""
+    dims = table.groupby("Model", sort=False)["Dimension"].nunique()
+    return list(dims[dims.eq(table["Dimension"].nunique())].index)
 
 
 def _difference(predictions: Predictions, reduced: RunIds, baseline: RunIds) -> Difference | None:
     seeds = shared_seeds(predictions, reduced, baseline)
     if not seeds:
         return None
-    return difference(*zip(*((predictions[run_id] for run_id in pair) for pair in seeds), strict=True))
+    return difference(*zip(*((predictions[run_id] for run_id in pair) for pair in seeds.values()), strict=True))
 
 
 def _same_examples(first: pd.DataFrame | None, second: pd.DataFrame | None) -> bool:
@@ -115,10 +148,14 @@ def _same_examples(first: pd.DataFrame | None, second: pd.DataFrame | None) -> b
     return first is not None and second is not None and set(first["id"]) == set(second["id"])
 
 
-def _called(p: float, points: float) -> str:
-    if np.isnan(p):
+def _called(p: float, found: Difference | None) -> str:
+    """The verdict in words: of one seed, that another would show the same is not said."""
+    if found is None:
         return "not tested"
-    return NOISE if p >= ALPHA else "loss" if points < 0 else "gain"
+    if p >= ALPHA:
+        return NOISE
+    word = "loss" if found.accuracy.mean < 0 else "gain"
+    return f"{word} {THESE_RUNS}" if found.accuracy.seeds == 1 else word
 
 
 def _ends(intervals: list[tuple[float, float] | None]) -> tuple[list[float], list[float]]:

@@ -14,6 +14,7 @@ from ..tracking import matching
 
 _CONFIGURATION = ["stage", "model", "checkpoint", "dim", "config", "plan_fingerprint"]
 _TAGS = ("device", "libraries", "memory_kind", "machine", "departs")
+_CONDITIONS = ("batch_size", "max_length", "resolved_precision")  # what a paired measurement must match
 _SPREAD = ["accuracy", "inference_ms", "training_seconds", "training_memory_gb", "inference_memory_gb"]
 _RANK = {name: position for position, name in enumerate((*MODELS, "none", *DIMENSIONS))}
 _SIZES = {"heads": "num_attention_heads", "hidden": "hidden_size", "layers": "num_hidden_layers"}
@@ -131,6 +132,8 @@ def configurations(runs: pd.DataFrame) -> pd.DataFrame:
         rows[tag] = grouped[tag].agg(lambda values: ", ".join(sorted(set(values))))
     for size in set(_SIZES.values()) & set(runs.columns):
         rows[size] = grouped[size].first().astype(float)
+    for condition in set(_CONDITIONS) & set(runs.columns):
+        rows[condition] = grouped[condition].first()
     rows = rows.reset_index()
     rows["level"] = _levels(rows)
     return rows.sort_values("validation_accuracy", ascending=False, kind="stable", ignore_index=True)

@@ -4,30 +4,45 @@ import numpy as np
 import pandas as pd
 
 from ..plan.sections import DIMENSIONS
-from .changes import POINTS, SAVINGS
+from .changes import POINTS, SAVINGS, Gains, aligned, complete_models
 from .selection import choose
-from .significance import resampled_means
+from .significance import crossed, drawn_again
 
 _LEAST_SAVING = 1.0  # percent; below, a rate of exchange would divide by noise
 
 
-def ranking(table: pd.DataFrame, gains: pd.DataFrame) -> pd.DataFrame:
-    """The dimensions, averaged over the models, the one that costs the most accuracy first.
+def ranking(table: pd.DataFrame, gains: Gains) -> pd.DataFrame:
+    """The dimensions, averaged over the models that have all of them, the one that costs the most accuracy first.
 
     Args:
         table: the changes of every reduction.
-        gains: accuracy gained by test example and dimension; intervals (95%) and the probability of a
-            dimension to cost the most come from drawing the examples again.
+        gains: accuracy gained by test example and seed; intervals (95%) and the probability of a dimension to cost
+            the most say what other seeds and other examples would have shown, or with one seed other examples alone.
+
+    Returns:
+        One row a dimension; empty where no model has all of them.
     """
-    means = table.groupby("Dimension")[[POINTS, *SAVINGS.values(), "Speed-up", "Speed-up by FLOPs"]].mean()
-    means = means.reindex([dim for dim in DIMENSIONS if dim in means.index])
-    if gains.shape[1] > 1:
-        drawn = pd.DataFrame(100 * resampled_means(gains.to_numpy()), columns=gains.columns)
-        costliest = drawn.idxmin(axis=1).value_counts(normalize=True).reindex(drawn.columns, fill_value=0)
-        means.insert(1, "95% low", drawn.quantile(0.025))
-        means.insert(2, "95% high", drawn.quantile(0.975))
-        means.insert(3, "Costs most (probability)", costliest)
+    models = complete_models(table)
+    own = table[table["Model"].isin(models)]
+    means = own.groupby("Dimension")[[POINTS, *SAVINGS.values(), "Speed-up", "Speed-up by FLOPs"]].mean()
+    dims = [dim for dim in DIMENSIONS if dim in means.index]
+    means = means.reindex(dims)
+    values = _by_dimension(gains, models, dims)
+    if values is not None:
+        intervals = np.array([crossed(each).interval for each in values])
+        costliest = pd.Series(drawn_again(values).argmin(axis=1)).value_counts(normalize=True)
+        means.insert(1, "95% low", intervals[:, 0])
+        means.insert(2, "95% high", intervals[:, 1])
+        means.insert(3, "Costs most (probability)", costliest.reindex(range(len(dims)), fill_value=0).to_numpy())
     return means.sort_values(POINTS).reset_index()
+
+
+def _by_dimension(gains: Gains, models: list[str], dims: list[str]) -> np.ndarray | None:
+    """Points gained ``(dimensions, seeds, examples)``, averaged over the models, where all of them share some."""
+    if len(dims) < 2 or any((model, dim) not in gains for dim in dims for model in models):
+        return None
+    shared = np.array([each.to_numpy().T for each in aligned([gains[model, dim] for dim in dims for model in models])])
+    return 100 * shared.reshape(len(dims), len(models), *shared.shape[1:]).mean(axis=1) if shared.size else None
 
 
 def exchange_rates(table: pd.DataFrame) -> pd.DataFrame:

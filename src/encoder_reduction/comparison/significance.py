@@ -1,27 +1,81 @@
-"""Whether a reduction differs from its baseline by more than chance, on the test examples that both predicted.
+"""Whether a reduction differs from its baseline by more than chance: of the test examples, and of training.
 
-One test split is a sample of texts. Both models saw the same ones, so their predictions are compared
-example by example: McNemar's exact test (McNemar 1947; Dietterich 1998, section 3.1) for accuracy, a paired
-bootstrap (Efron & Tibshirani 1993) for intervals, Holm's correction for the number of comparisons. What
-another seed of training would have given is a different question, answered over seeds alone.
+One test split is a sample of texts and one training run a sample of seeds. "The reduction loses accuracy" claims
+that other seeds and other texts would show it too. Every seed's models predict the same texts, so seeds are crossed
+with examples, as readers with cases in radiology, and the variance of a mean difference has two parts (Roe & Metz
+1997; Hillis 2007): what another draw of seeds would change, with one degree of freedom less than there are seeds,
+and what another draw of examples would change beyond that. The error of the mean then is the sum of a Student and a
+normal variable, the Behrens-Fisher distribution (Fisher 1935), from which interval and p are read, so that both
+agree. Percentiles of resampled seeds and examples (the pigeonhole bootstrap, Owen 2007) estimate the same variance,
+but from three seeds know nothing of the tails; one test over the examples alone takes the seeds' luck for an effect.
+
+One seed says nothing of seeds: there McNemar's exact test (McNemar 1947; Dietterich 1998, section 3.1), which is the
+sign-flip permutation test of the gains, speaks of other texts for these very runs. Holm's correction (1979) is for
+the number of comparisons. F1 is no mean over examples; its jackknife pseudovalues take their place (Dorfman,
+Berbaum & Metz 1992).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy import optimize, special
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
 ALPHA = 0.05
+MCNEMAR = "McNemar's exact test"
+CROSSED = "Behrens-Fisher test over seeds and examples"
 
-_RESAMPLES = 2000
-_BATCH = 100
+_DRAWS = 10_000
 
 Interval = tuple[float, float]
-Statistic = Callable[[np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over training seeds and test examples, and how sure it is.
+
+    Attributes:
+        mean: over both.
+        seed_variance: of this mean, from the draw of the seeds; none of one seed, which cannot tell.
+        example_variance: of this mean, from the draw of the examples, beyond what is in the former.
+        seeds: how many.
+    """
+
+    mean: float
+    seed_variance: float
+    example_variance: float
+    seeds: int
+
+    @property
+    def p(self) -> float:
+        """Two-sided p of a mean of zero."""
+        return self._beyond(abs(self.mean))
+
+    @property
+    def interval(self) -> Interval:
+        """95% confidence interval: the means that p does not rule out."""
+        by_seeds = special.stdtrit(max(self.seeds - 1, 1), 1 - ALPHA / 2) * np.sqrt(self.seed_variance)
+        by_examples = special.ndtri(1 - ALPHA / 2) * np.sqrt(self.example_variance)
+        most = by_seeds + by_examples
+        half = optimize.brentq(lambda width: self._beyond(width) - ALPHA, 0, 2 * most) if most else 0.0
+        return self.mean - half, self.mean + half
+
+    def _beyond(self, width: float) -> float:
+        """How probable an error of at least this size is: a normal tail, averaged over what the seeds' variance may be.
+
+        A Student variable is a normal one whose variance is divided by a chi-squared variable over its degrees of
+        freedom; the average over this one is a sum over equal steps of its logarithm.
+        """
+        if not self.seed_variance + self.example_variance:
+            return float(width == 0)
+        degrees = max(self.seeds - 1, 1)
+        logarithm = np.linspace(-40, 6, 800)
+        weights = np.exp(degrees / 2 * (logarithm - np.exp(logarithm)))
+        spread = np.sqrt(self.seed_variance / np.exp(logarithm) + self.example_variance)
+        return float(np.average(2 * special.ndtr(-width / spread), weights=weights))
 
 
 @dataclass(frozen=True)
@@ -29,22 +83,16 @@ class Difference:
     """A reduction minus its baseline, in points (hundredths) of the test split.
 
     Attributes:
-        accuracy: mean over the seeds that both have.
-        accuracy_interval: 95% paired bootstrap over the examples.
+        accuracy: mean over the seeds that both have, and the examples.
         f1: the same for weighted F1.
-        f1_interval: likewise.
-        p: :func:`exact_p` over the examples.
-        seeds: how many seeds both have.
-        seed_interval: 95% t interval of the accuracy difference over the seeds, ``None`` for one seed.
+        p: of the accuracy, by ``test``; not corrected.
+        test: :data:`CROSSED`, or :data:`MCNEMAR` for one seed.
     """
 
-    accuracy: float
-    accuracy_interval: Interval
-    f1: float
-    f1_interval: Interval
+    accuracy: Estimate
+    f1: Estimate
     p: float
-    seeds: int
-    seed_interval: Interval | None
+    test: str
 
 
 def difference(baseline: Sequence[pd.DataFrame], reduced: Sequence[pd.DataFrame]) -> Difference:
@@ -54,43 +102,62 @@ def difference(baseline: Sequence[pd.DataFrame], reduced: Sequence[pd.DataFrame]
         baseline, reduced: one table a seed, in the same order of seeds, with ``id``, ``label`` and
             ``prediction``; examples that one of them lacks are left out.
     """
-    labels, ours, theirs = _aligned(baseline, reduced)
-    by_seed = [(o == labels).astype(float) - (t == labels) for o, t in zip(ours, theirs, strict=True)]
-    gain = 100 * np.mean(by_seed, axis=0)
-    # Two bits an example, label and prediction: all that F1 needs, in a byte.
-    codes = [(2 * labels + p).astype(np.uint8) for p in (*ours, *theirs)]
+    tables = [table.set_index("id") for table in (*baseline, *reduced)]
+    shared = tables[0].index
+    for table in tables[1:]:
+        shared = shared.intersection(table.index)
+    labels = tables[0].loc[shared, "label"].to_numpy()
+    predictions = np.array([table.loc[shared, "prediction"] for table in tables])
+    return difference_of(labels, predictions[: len(baseline)], predictions[len(baseline) :])
 
-    def f1_gain(rows: np.ndarray) -> np.ndarray:
-        scores = [weighted_f1(code[rows]) for code in codes]
-        return 100 * (np.mean(scores[: len(ours)], axis=0) - np.mean(scores[len(ours) :], axis=0))
 
-    everything = np.arange(len(labels))
-    seeds = [100 * each.mean() for each in by_seed]
+def difference_of(labels: np.ndarray, theirs: np.ndarray, ours: np.ndarray) -> Difference:
+    """The same, of arrays.
+
+    Args:
+        labels: ``(examples,)``, 0 or 1.
+        theirs, ours: predictions of the baseline and of the reduction ``(seeds, examples)``.
+    """
+    gained = (ours == labels).astype(float) - (theirs == labels)
+    accuracy = crossed(100 * gained)
+    f1 = weighted_f1(_counts(labels, ours)).mean() - weighted_f1(_counts(labels, theirs)).mean()
+    values = 100 * (_f1_pseudovalues(labels, ours) - _f1_pseudovalues(labels, theirs))
+    one = len(gained) == 1
     return Difference(
-        accuracy=float(gain.mean()),
-        accuracy_interval=bootstrap(everything, lambda rows: gain[rows].mean(axis=-1)),
-        f1=float(f1_gain(everything)),
-        f1_interval=bootstrap(everything, f1_gain),
-        p=exact_p(gain),
-        seeds=len(seeds),
-        seed_interval=t_interval(seeds) if len(seeds) > 1 else None,
+        accuracy=accuracy,
+        f1=crossed(values, 100 * float(f1)),
+        p=exact_p(gained[0]) if one else accuracy.p,
+        test=MCNEMAR if one else CROSSED,
     )
 
 
-def gains(baseline: Sequence[pd.DataFrame], reduced: Sequence[pd.DataFrame]) -> pd.Series:
-    """By example id: correct with the reduction minus correct with the baseline, averaged over the seeds."""
-    right = [
-        [table.set_index("id")["prediction"].eq(table.set_index("id")["label"]).astype(float) for table in tables]
-        for tables in (reduced, baseline)
-    ]
-    return pd.concat([ours - theirs for ours, theirs in zip(*right, strict=True)], axis=1).mean(axis=1, skipna=False)
+def crossed(values: np.ndarray, mean: float | None = None) -> Estimate:
+    """The mean of values ``(seeds, examples)``, or the statistic ``mean`` whose pseudovalues they are."""
+    by_seeds, by_examples = _covariances(values[np.newaxis])
+    mean = float(values.mean()) if mean is None else mean
+    return Estimate(mean, by_seeds.item(), by_examples.item(), len(values))
+
+
+def drawn_again(values: np.ndarray) -> np.ndarray:
+    """Means ``(draws, columns)`` of ``(columns, seeds, examples)`` as other seeds and examples may have given them."""
+    rng, zero, degrees = np.random.default_rng(0), np.zeros(len(values)), max(values.shape[1] - 1, 1)
+    by_seeds, by_examples = (
+        rng.multivariate_normal(zero, covariance, _DRAWS, check_valid="ignore") for covariance in _covariances(values)
+    )
+    student = by_seeds / np.sqrt(rng.chisquare(degrees, (_DRAWS, 1)) / degrees)
+    return values.mean(axis=(1, 2)) + student + by_examples
+
+
+def gain(baseline: pd.DataFrame, reduced: pd.DataFrame) -> pd.Series:
+    """By example id: correct with the reduction minus correct with the baseline."""
+    before, after = (
+        table["prediction"].eq(table["label"]).astype(float).set_axis(table["id"]) for table in (baseline, reduced)
+    )
+    return after - before
 
 
 def exact_p(gain: np.ndarray) -> float:
-    """Two-sided p of McNemar's exact test, from what each example ``(n,)`` gained.
-
-    Of gains averaged over several seeds the signs count: McNemar's test is the sign test of one seed.
-    """
+    """Two-sided p of McNemar's exact test, from what each example ``(n,)`` gained in one seed: -1, 0 or 1."""
     better, worse = np.sum(gain > 0), np.sum(gain < 0)
     return float(mcnemar([[0, better], [worse, 0]], exact=True).pvalue)
 
@@ -104,60 +171,47 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
     return corrected
 
 
-def t_interval(values: Sequence[float]) -> Interval:
-    """95% Student interval of the mean of at least two values."""
-    spread = stats.sem(values)
-    if spread == 0:
-        return values[0], values[0]
-    low, high = stats.t.interval(1 - ALPHA, len(values) - 1, loc=np.mean(values), scale=spread)
-    return float(low), float(high)
-
-
-def resampled_means(values: np.ndarray) -> np.ndarray:
-    """Means of the columns ``(examples, columns)`` when the examples are drawn again: ``(resamples, columns)``."""
-    rng = np.random.default_rng(0)
-    return np.stack([values[rng.integers(len(values), size=len(values))].mean(axis=0) for _ in range(_RESAMPLES)])
-
-
-def weighted_f1(codes: np.ndarray) -> np.ndarray:
-    """F1 averaged over the two classes, weighted by their support, over the last axis.
+def weighted_f1(counts: np.ndarray) -> np.ndarray:
+    """F1 averaged over the two classes, weighted by their support.
 
     Args:
-        codes: ``2 * label + prediction`` of each example.
+        counts: how many examples ``(..., 4)`` have each ``2 * label + prediction``.
     """
-    true_0, false_1, false_0, true_1 = ((codes == code).sum(axis=-1) for code in range(4))
-    total = np.zeros(codes.shape[:-1])
+    true_0, false_1, false_0, true_1 = np.moveaxis(np.asarray(counts, dtype=float), -1, 0)
+    total = true_0 + false_1 + false_0 + true_1
+    score = np.zeros_like(total)
     for true, support in ((true_0, true_0 + false_1), (true_1, true_1 + false_0)):
-        total += support / codes.shape[-1] * 2 * true / np.maximum(2 * true + false_0 + false_1, 1)
-    return total
+        score += support / total * 2 * true / np.maximum(2 * true + false_0 + false_1, 1)
+    return score
 
 
-def bootstrap(rows: np.ndarray, statistic: Statistic) -> Interval:
-    """95% percentile interval of a statistic of examples that are drawn again together.
+def _f1_pseudovalues(labels: np.ndarray, predictions: np.ndarray) -> np.ndarray:
+    """Jackknife pseudovalues of the weighted F1 ``(seeds, examples)``: their mean is F1, but for its bias."""
+    counts, examples = _counts(labels, predictions), len(labels)
+    without = weighted_f1(counts[:, np.newaxis] - np.eye(4))
+    pseudo = examples * weighted_f1(counts)[:, np.newaxis] - (examples - 1) * without
+    return np.take_along_axis(pseudo, 2 * labels + predictions, axis=1)
 
-    Args:
-        rows: positions ``(n,)`` of the examples.
-        statistic: from positions ``(..., n)`` to values ``(...,)``.
+
+def _counts(labels: np.ndarray, predictions: np.ndarray) -> np.ndarray:
+    """How many examples of each seed have each ``2 * label + prediction``: ``(seeds, 4)``, all that F1 needs."""
+    return np.array([np.bincount(codes, minlength=4) for codes in 2 * labels + predictions])
+
+
+def _covariances(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Covariances of the means of ``(columns, seeds, examples)`` by the seeds, and by the examples beyond these.
+
+    The expected mean square between seeds holds the seeds' variance and the residual's, that between examples the
+    examples' and the residual's; the residual counts once, with the seeds.
     """
-    result = stats.bootstrap(
-        (rows,),
-        lambda rows, axis: statistic(rows),
-        n_resamples=_RESAMPLES,
-        batch=_BATCH,
-        method="percentile",
-        vectorized=True,
-        rng=np.random.default_rng(0),
-    )
-    return float(result.confidence_interval.low), float(result.confidence_interval.high)
-
-
-def _aligned(
-    baseline: Sequence[pd.DataFrame], reduced: Sequence[pd.DataFrame]
-) -> tuple[np.ndarray, list[np.ndarray], list[np.ndarray]]:
-    """Labels ``(n,)`` and, by seed, the predictions of the reduction and of the baseline on these examples."""
-    tables = [table.set_index("id") for table in (*baseline, *reduced)]
-    shared = tables[0].index
-    for table in tables[1:]:
-        shared = shared.intersection(table.index)
-    predictions = [table.loc[shared, "prediction"].to_numpy() for table in tables]
-    return tables[0].loc[shared, "label"].to_numpy(), predictions[len(baseline) :], predictions[: len(baseline)]
+    _, seeds, examples = values.shape
+    centred = values - values.mean(axis=(1, 2), keepdims=True)
+    by_seed, by_example = centred.mean(axis=2), centred.mean(axis=1)
+    between_examples = by_example @ by_example.T / (examples - 1)
+    if seeds == 1:
+        return np.zeros_like(between_examples), between_examples / examples
+    between_seeds = by_seed @ by_seed.T / (seeds - 1)
+    flat = (centred - by_seed[:, :, np.newaxis] - by_example[:, np.newaxis]).reshape(len(values), -1)
+    residual = flat @ flat.T / ((seeds - 1) * (examples - 1))
+    sizes, axes = np.linalg.eigh(between_examples - residual / seeds)
+    return between_seeds / seeds, (axes * np.maximum(sizes, 0)) @ axes.T / examples

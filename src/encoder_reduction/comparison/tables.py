@@ -88,7 +88,6 @@ def in_brief(changes: pd.DataFrame) -> pd.DataFrame:
     shown = changes[["Model", "Config", POINTS]].copy()
     shown["95% interval"] = _interval(changes["95% low"], changes["95% high"], "{:+.1f}")
     shown["p (Holm)"], shown["Difference"] = changes["p (Holm)"], changes["Difference"]
-    shown["95% over seeds"] = _interval(changes["Seeds 95% low"], changes["Seeds 95% high"], "{:+.1f}")
     shown["Speed-up"] = changes["Speed-up"]
     shown["Speed-up, 95%"] = _interval(changes["Speed-up low"], changes["Speed-up high"], "{:.2f}")
     percents = [column for column in changes if column.endswith("(%)") and column != TIME]

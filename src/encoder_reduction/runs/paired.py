@@ -15,6 +15,7 @@ from ..data import corpora
 from ..data.tokenisation import tokenise
 from ..errors import UserError
 from ..models import checkpoints
+from ..plan.precision import resolve_precision
 from ..plan.sections import RunPlan
 from ..profiling.inference import Profiler, Workload, for_inference
 from ..profiling.latency import measure_interleaved
@@ -29,7 +30,8 @@ class Outcome:
     Attributes:
         run_id: its MLflow run.
         ratios: one row for each run and workload: ``run_id``, ``reference``, ``name``, ``model``, ``config``,
-            ``workload``, ``batch_size``, ``speed_ratio``, ``low``, ``high``, ``rounds``.
+            ``workload``, ``batch_size``, ``max_length``, ``precision`` (resolved), ``device``, ``speed_ratio``,
+            ``low``, ``high``, ``rounds``.
     """
 
     run_id: str
@@ -119,6 +121,9 @@ def _ratios(profilers: list[Profiler], workloads: Sequence[Workload], described:
                 "config": tags["config"],
                 "workload": workload.name,
                 "batch_size": workload.batch_size,
+                "max_length": profilers[0].fine_tuning.max_length,
+                "precision": resolve_precision(profilers[0].fine_tuning.precision),
+                "device": device_name(),
                 "speed_ratio": ratio.median,
                 "low": ratio.interval[0],
                 "high": ratio.interval[1],
