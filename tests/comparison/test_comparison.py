@@ -428,3 +428,17 @@ def test_a_single_run_gives_a_report(dim):
 def test_an_empty_experiment_is_one_sentence():
     with pytest.raises(UserError, match="No finished run of preset=packaged is in this experiment"):
         compared()
+
+
+def test_rows_whose_batches_did_not_fit_are_named():
+    whole, divided = ({"micro_batch_size": size, "batch_size": "16"} for size in ("16", "4"))
+    finished(tags=whole)
+    finished(dim="heads", tags=divided)
+    finished(dim="layers", config="layers-3")  # of an older version, which did not say
+    sentence = "computed in several passes, which take less memory and more time, in: minilm-bert heads-6 (4 at once)."
+    assert sentence in compared()[0]
+
+
+def test_no_row_is_named_where_all_batches_fitted():
+    finished(tags={"micro_batch_size": "16", "batch_size": "16"})
+    assert "several passes" not in compared()[0]

@@ -13,7 +13,7 @@ from ..plan.study import Study
 from ..tracking import matching
 
 _CONFIGURATION = ["stage", "model", "checkpoint", "dim", "config", "plan_fingerprint"]
-_TAGS = ("device", "libraries", "memory_kind", "machine", "departs")
+_TAGS = ("device", "libraries", "memory_kind", "machine", "micro_batch_size", "departs")
 _CONDITIONS = ("batch_size", "max_length", "resolved_precision")  # what a paired measurement must match
 _SPREAD = ["accuracy", "inference_ms", "training_seconds", "training_memory_gb", "inference_memory_gb"]
 _RANK = {name: position for position, name in enumerate((*MODELS, "none", *DIMENSIONS))}
@@ -118,8 +118,8 @@ def configurations(runs: pd.DataFrame) -> pd.DataFrame:
     Returns:
         The configuration, the mean of every metric over its seeds, ``seeds`` (how many), the standard deviation over
         them of what the pictures show (``accuracy_seed_std`` and so on), ``run_ids`` (by seed), ``level`` (share of the
-        dimension that stays; missing without a baseline), and ``device``, ``libraries``, ``memory_kind`` and
-        ``machine`` (whether it was fit for measuring).
+        dimension that stays; missing without a baseline), and ``device``, ``libraries``, ``memory_kind``,
+        ``machine`` (whether it was fit for measuring), ``batch_size`` and ``micro_batch_size`` (examples at once).
     """
     grouped = runs.groupby(_CONFIGURATION, sort=False)
     rows = grouped[list(runs.select_dtypes("number").columns.drop("start_time"))].mean()
@@ -129,7 +129,7 @@ def configurations(runs: pd.DataFrame) -> pd.DataFrame:
         lambda runs: dict(sorted(zip(runs["seed"], runs["run_id"], strict=True), key=lambda pair: int(pair[0])))
     )
     for tag in set(_TAGS) & set(runs.columns):
-        rows[tag] = grouped[tag].agg(lambda values: ", ".join(sorted(set(values))))
+        rows[tag] = grouped[tag].agg(lambda values: ", ".join(sorted(set(values.dropna()))))
     for size in set(_SIZES.values()) & set(runs.columns):
         rows[size] = grouped[size].first().astype(float)
     for condition in set(_CONDITIONS) & set(runs.columns):

@@ -176,6 +176,14 @@ def notes(rows: pd.DataFrame) -> str:
         names = ", ".join(f"{row.checkpoint} {row.config}" for row in troubled.itertuples())
         names = "all rows" if len(troubled) == len(rows) else names
         lines.append(f"The machine was not quiet, so doubt the times of: {names} ({_worst(troubled['machine'])}).")
+    if "micro_batch_size" in rows:
+        divided = rows[rows["micro_batch_size"].ne(rows["batch_size"]) & rows["micro_batch_size"].ne("")]
+        names = [f"{row.checkpoint} {row.config} ({row.micro_batch_size} at once)" for row in divided.itertuples()]
+        if names:
+            lines.append(
+                "The GPU's memory did not hold a whole batch, so that each was computed in several passes, which take"
+                f" less memory and more time, in: {', '.join(names)}."
+            )
     return " ".join(lines)
 
 

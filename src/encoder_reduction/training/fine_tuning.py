@@ -27,7 +27,7 @@ from ..plan.sections import Distillation, FineTuning
 from ..profiling.compute import Shape
 from ..profiling.memory import TrainingState, start_peak_again, training_state
 from . import distillation
-from .batches import ShuffledBatches
+from .batches import ShuffledBatches, check_batches, more_passes
 from .evaluation import Evaluation, evaluation, score
 from .pieces import Pieces, Record
 from .recorder import NonFiniteLossError, OnLog, ProgressBar, Recorder
@@ -81,7 +81,10 @@ class Training:
 
 
 class FineTuner:
-    """A Trainer with the plan's settings; trains, then evaluates any split of the same tokenizer."""
+    """A Trainer with the plan's settings; trains, then evaluates any split of the same tokenizer.
+
+    It computes under autocast at the plan's precision, and without it where the model's weights are converted already.
+    """
 
     def __init__(
         self,
@@ -106,31 +109,35 @@ class FineTuner:
         Training goes on from the last checkpoint of ``pieces``, if there is one. SIGTERM ends the process after
         the step that is under way, with a checkpoint.
 
-        Where the GPU runs out of memory, training starts again with half as many examples at once and twice as
-        many passes a step: the batches, and so the result but for rounding and dropout, stay the same.
+        Where the GPU runs out of memory, training starts again with fewer examples at once and more passes a step,
+        as many as divide the batch: the batches, and so the result but for rounding and dropout, stay the same.
 
         Raises:
             NonFiniteLossError: the loss became infinite or no number.
             torch.OutOfMemoryError: a single example does not fit.
+            UserError: the Trainer would not take the plan's batches, since it sees several GPUs.
         """
-        started_from = {name: tensor.to("cpu", copy=True) for name, tensor in self.model.state_dict().items()}
-        record = pieces.record()
-        while True:
-            try:
-                return self._train(train, validation, record, pieces)
-            except torch.OutOfMemoryError:
-                if self._settings.batch_size < 2 * record.passes:
-                    raise
-            # Not within the handler: its traceback keeps what the failed step had in memory.
-            record = Record(2 * record.passes)
-            pieces.clear()
-            _LOGGER.warning(
-                "Out of memory: training starts again with %d examples at once instead of %d, %d passes a step.",
-                math.ceil(self._settings.batch_size / record.passes), self._settings.batch_size, record.passes,
-            )  # fmt: skip
-            self.model.zero_grad(set_to_none=True)
-            self.model.load_state_dict(started_from)
-            start_peak_again()
+        record, batch_size = pieces.record(), self._settings.batch_size
+        # On disk, since the memory of training is measured.
+        with tempfile.TemporaryFile(dir=pieces.folder.parent) as started_from:
+            torch.save(self.model.state_dict(), started_from)
+            while True:
+                try:
+                    return self._train(train, validation, record, pieces)
+                except torch.OutOfMemoryError:
+                    if record.passes == batch_size:
+                        raise
+                # Not within the handler: its traceback keeps what the failed step had in memory.
+                record = Record(more_passes(batch_size, record.passes))
+                pieces.clear()
+                _LOGGER.warning(
+                    "Out of memory: training starts again with %d examples at once instead of %d, %d passes a step.",
+                    batch_size // record.passes, batch_size, record.passes,
+                )  # fmt: skip
+                self.model.zero_grad(set_to_none=True)
+                started_from.seek(0)
+                self.model.load_state_dict(torch.load(started_from, map_location="cpu", weights_only=True))
+                start_peak_again()
 
     def _train(self, train: Dataset, validation: Dataset, record: Record, pieces: Pieces) -> Training:
         trainer = self._trainer(str(pieces.folder), train, validation, record)
@@ -162,12 +169,12 @@ class FineTuner:
         return evaluation(ids, self.logits(tokenised), np.asarray(tokenised["labels"]), tokenised["length"])
 
     def logits(self, tokenised: Dataset) -> np.ndarray:
-        """Logits ``(examples, classes)`` of a tokenised split, in its order."""
+        """Logits ``(examples, classes)`` of a tokenised split, in its order, as float32."""
         # Computed with texts of a length side by side, which halves the padding.
         order = np.argsort(tokenised["length"], kind="stable")
         with tempfile.TemporaryDirectory(prefix="encoder-reduction-") as folder:
             output = self._trainer(folder).predict(tokenised.select(order))
-        return output.predictions[np.argsort(order)]
+        return output.predictions[np.argsort(order)].astype(np.float32)
 
     def _trainer(
         self,
@@ -177,12 +184,13 @@ class FineTuner:
         record: Record | None = None,
     ) -> Trainer:
         settings, record = self._settings, record or Record()
-        precision = resolve_precision(settings.precision)
+        # Weights that have been converted are computed with as they are (profiling.inference.for_inference).
+        precision = resolve_precision(settings.precision) if self.model.dtype == torch.float32 else "fp32"
         steps = math.ceil(settings.epochs * math.ceil(len(train) / settings.batch_size)) if train else 0
         arguments = TrainingArguments(
             output_dir=folder,
             num_train_epochs=settings.epochs,
-            per_device_train_batch_size=math.ceil(settings.batch_size / record.passes),
+            per_device_train_batch_size=settings.batch_size // record.passes,
             gradient_accumulation_steps=record.passes,
             per_device_eval_batch_size=_EVALUATION_BATCH,
             learning_rate=settings.learning_rate,
@@ -208,6 +216,7 @@ class FineTuner:
             dataloader_pin_memory=torch.cuda.is_available(),
             seed=self._seed,
         )
+        check_batches(arguments, settings.batch_size)
         trainer = _Trainer(
             self._teaching,
             record,
