@@ -22,5 +22,7 @@ _OURS = {
     "HF_DATASETS_CACHE": str(cache.directory() / "datasets"),
     "HF_METRICS_CACHE": str(cache.directory() / "metrics"),
 }
-for _name, _value in (_QUIET | _OURS).items():
+# Whether there are GPUs is asked of their driver: asking CUDA would start it, and a run could not choose one any more.
+_ASKING = {"PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
+for _name, _value in (_QUIET | _OURS | _ASKING).items():
     os.environ.setdefault(_name, _value)

@@ -6,7 +6,8 @@ import torch
 
 from encoder_reduction.data.tokenisation import tokenise
 from encoder_reduction.plan import presets
-from encoder_reduction.profiling.inference import Profiler, for_inference, latency_table
+from encoder_reduction.profiling.inference import Profiler, flops_of, for_inference, latency_table
+from encoder_reduction.reductions.heads import prune_heads
 
 
 @pytest.fixture(scope="module")
@@ -84,3 +85,30 @@ def test_tokenising_and_predicting_take_the_same_texts(profiler, movies):
     tokenisation, everything = profiler.tokenisation(texts), profiler.end_to_end(texts)
     assert tokenisation.examples == everything.examples == 20
     assert 0 < tokenisation.ms_per_example < everything.ms_per_example
+
+
+def attention_of(model):
+    """What its layers compute attention with."""
+    layers = model.roberta.encoder.layer
+    return {layer.attention.self.config._attn_implementation for layer in layers}
+
+
+@pytest.mark.parametrize("pruned", [False, True])
+def test_profiling_leaves_the_model_as_it_was(packaged, plan, tokenised, pruned):
+    model, tokenizer = packaged["roberta"]
+    if pruned:
+        kept = torch.arange(6).expand(model.config.num_hidden_layers, 6)
+        model = prune_heads(model, kept)
+    model = for_inference(copy.deepcopy(model), "fp32")
+    config, state, attention = copy.deepcopy(model.config), copy.deepcopy(model.state_dict()), attention_of(model)
+    assert attention == {"sdpa"}
+    profiler = Profiler(model, tokenizer, plan.fine_tuning, plan.profiling)
+    texts = profiler.texts(tokenised, 8)
+    assert profiler.memory(texts).peak > 0
+    assert flops_of(model).forward(16) > 0
+    assert attention_of(model) == attention
+    assert model.config._attn_implementation == config._attn_implementation
+    assert model.config.to_dict() == config.to_dict()
+    assert all(torch.equal(state[name], tensor) for name, tensor in model.state_dict().items())
+    assert not model.training
+    assert "forward" not in vars(model)

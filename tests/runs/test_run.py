@@ -1,15 +1,22 @@
+import time
 from contextlib import suppress
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from encoder_reduction.errors import UserError
 from encoder_reduction.plan import presets
-from encoder_reduction.profiling import energy, memory
+from encoder_reduction.profiling import energy, machine, memory
+from encoder_reduction.profiling.machine import Watch
+from encoder_reduction.runs.figures import Stopwatch
 from encoder_reduction.runs.run import begin, execute, train
 from encoder_reduction.tracking import fingerprints, opening, store
 from encoder_reduction.tracking.run_folder import has_checkpoints
+from encoder_reduction.training.pieces import Pieces, Record
 from encoder_reduction.training.recorder import NonFiniteLossError
+
+CPU = torch.device("cpu")
 
 
 class Diverging:
@@ -39,12 +46,15 @@ class Recorder:
     def tag(self, tags):
         self.tags |= tags
 
+    def send_points(self):
+        pass
+
 
 @pytest.mark.parametrize("recovered", [True, False])
 def test_a_diverged_run_keeps_its_last_good_model_if_it_has_one(recovered, tmp_path):
     run, splits = Recorder(tmp_path), {"train": None, "validation": None}
     with pytest.raises(NonFiniteLossError):
-        train(Diverging(recovered), splits, run, torch.device("cpu"))
+        train(Diverging(recovered), splits, run, CPU, Stopwatch(), Watch(None))
     assert run.kept == ([("model", "tokenizer")] if recovered else [])
     assert ("kept_model" in run.tags) == recovered
 
@@ -72,3 +82,39 @@ def test_a_refused_run_keeps_what_it_may_go_on_from(planted, monkeypatch, tmp_pa
     assert has_checkpoints(run.run_id)
     assert store.tags_of(run.run_id)["error"].startswith("Run ")
     assert store.unfinished_run(planted, fingerprints.of_plan(preset.plan("baseline", "bert"))) == run.run_id
+
+
+class Interrupted(BaseException):
+    """The process is killed."""
+
+
+class InPieces:
+    """A fine-tuner that is killed after its first checkpoint, and goes on from it in the next process."""
+
+    def train(self, train, validation, pieces):
+        if pieces.latest() is None:
+            (pieces.folder / "checkpoint-1").mkdir(parents=True)
+            pieces.save(Record(), 1)
+            raise Interrupted
+        return SimpleNamespace(earlier_pieces=pieces.record().pieces, micro_batch_size=16)
+
+
+def test_an_interrupted_run_counts_the_time_and_the_machine_of_all_its_pieces(tmp_path):
+    splits, ended = {"train": None, "validation": None}, []
+    for _ in range(2):
+        run, started, stopwatch = Recorder(tmp_path), time.perf_counter(), Stopwatch()
+        with machine.watched(CPU) as watch:
+            try:
+                train(InPieces(), splits, run, CPU, stopwatch, watch)
+            except Interrupted:
+                ended.append(stopwatch.running())
+            else:
+                spent = time.perf_counter() - started
+                last = stopwatch.seconds()["fine_tuning_seconds"]
+    (first,) = watch.earlier
+    assert run.tags["pieces"] == 2
+    assert first.seconds > 0
+    (piece,) = Pieces(tmp_path).record().pieces
+    assert 0 < piece["seconds"] <= ended[0]
+    assert 0 < last - piece["seconds"] < spent
+    assert watch.as_dict()["earlier_pieces"] == [piece["machine"]]

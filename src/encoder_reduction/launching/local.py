@@ -20,6 +20,7 @@ import torch
 from ..errors import UserError, explain, leave_in_order_when_stopped
 from ..plan.sections import RunPlan
 from ..plan.study import Study
+from ..profiling.nvidia import visible_gpus
 from ..runs import paired
 from ..runs.run import Outcome, execute
 from ..runs.sources import find_source
@@ -80,9 +81,9 @@ class Launcher:
     """
 
     def __init__(self, study: Run, total: int, rerun: bool, say: Say, jobs: int = 1) -> None:
-        gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        if jobs < 1 or (gpus and jobs > gpus):
-            allowed = f"1 to {gpus}, the GPUs that are visible here" if gpus else "1 or more"
+        gpus = visible_gpus()
+        if jobs < 1 or (gpus and jobs > len(gpus)):
+            allowed = f"1 to {len(gpus)}, the GPUs that are visible here" if gpus else "1 or more"
             raise UserError(f"jobs={jobs} is not allowed: give {allowed}.")
         self.failures: list[Failure] = []
         self._study, self._total, self._rerun, self._say, self._jobs = study, total, rerun, say, jobs
@@ -202,13 +203,12 @@ class Launcher:
                 process.terminate()  # The run then ends in order, as KILLED, with a checkpoint.
 
 
-def _shares(jobs: int, gpus: int) -> list[_Share]:
+def _shares(jobs: int, gpus: Sequence[str]) -> list[_Share]:
     """A GPU each; without GPUs, the same number of threads each."""
+    if gpus:
+        return [_Share(gpu=gpu) for gpu in gpus[:jobs]]
     if jobs == 1:
         return [_Share()]
-    if gpus:
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(gpus)))
-        return [_Share(gpu=gpu) for gpu in visible.split(",")[:jobs]]
     return [_Share(threads=max(1, torch.get_num_threads() // jobs))] * jobs
 
 

@@ -1,5 +1,6 @@
 """Checkpoints by name: weights and tokenizer from the hub, a local folder, or the packaged model."""
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -66,15 +67,18 @@ def revision(checkpoint: Checkpoint) -> str:
 
 
 def load_folder(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """A classifier and tokenizer out of a folder that a run of this project has logged.
+    """A classifier and tokenizer out of a folder that a run of this project has logged, which may then go.
 
     Raises:
         UserError: the folder does not hold a loadable model.
     """
     try:
-        return AutoModelForSequenceClassification.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+        model, tokenizer = (
+            auto.from_pretrained(folder) for auto in (AutoModelForSequenceClassification, AutoTokenizer)
+        )
     except (OSError, ValueError) as error:
         raise UserError(f"Model folder {folder} could not be loaded ({_first_sentence(error)}).") from error
+    return copy.deepcopy(model), tokenizer  # its weights were pages of the file, at any address
 
 
 def _first_sentence(error: Exception) -> str:

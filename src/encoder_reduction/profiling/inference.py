@@ -1,5 +1,6 @@
 """What a classifier's inference takes: on real texts and at fixed lengths, alone and with tokenisation."""
 
+import copy
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -14,6 +15,7 @@ from ..plan.precision import compute_dtype
 from ..plan.sections import FineTuning, Profiling
 from .compute import Flops, Shape, count_flops
 from .latency import Call, Latency, measure
+from .memory import PeakMemory, peak_memory
 
 Batch = dict[str, torch.Tensor]
 
@@ -92,6 +94,14 @@ class Profiler:
         """Time of the forward pass; tokenising, padding and copying to the device are done before."""
         return self._measure(self.calls(workload), workload.examples)
 
+    def memory(self, workload: Workload) -> PeakMemory:
+        """Peak memory of one sweep; apart from latency, since reading a GPU's memory starts programs beside it."""
+        calls = self.calls(workload)
+        with peak_memory(self.model.device) as memory:
+            for call in calls:
+                call()
+        return memory
+
     def tokenisation(self, texts: list[str]) -> Latency:
         """Time of turning the first texts into padded batches on the device."""
         return self._measure([partial(self._tokenise, group) for group in self._groups(texts)], self._count(texts))
@@ -144,8 +154,9 @@ def for_inference(model: PreTrainedModel, precision: str) -> PreTrainedModel:
 
 def flops_of(model: PreTrainedModel) -> Flops:
     """FLOPs of one example of a classifier by its length; a copy without weights is counted, nothing computed."""
+    config = copy.deepcopy(model.config)  # which from_config gives the attention it is asked for
     with torch.device("meta"):
-        bare = AutoModelForSequenceClassification.from_config(model.config, attn_implementation="eager")
+        bare = AutoModelForSequenceClassification.from_config(config, attn_implementation="eager")
 
     def loss(bare: PreTrainedModel, tokens: int) -> torch.Tensor:
         return bare(_random_batch(bare, 1, tokens, torch.device("meta"))["input_ids"]).logits.sum()

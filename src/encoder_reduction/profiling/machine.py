@@ -4,9 +4,9 @@ import functools
 import os
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -51,21 +51,43 @@ class Watch:
     Attributes:
         others: share of all processor time that went to other processes.
         stolen: share that the host of this virtual machine gave to somebody else.
+        seconds: how long the phase has taken.
+        earlier: the same of each piece of the phase before this one, in other processes.
+        update: looks again, within the phase.
     """
 
     start: MachineState
     end: MachineState | None = None
     others: float = 0.0
     stolen: float = 0.0
+    seconds: float = 0.0
+    earlier: list["Watch"] = field(default_factory=list)
+    update: Callable[[], None] = field(default=lambda: None, repr=False, compare=False)
+
+    @classmethod
+    def of(cls, readings: dict[str, Any]) -> "Watch":
+        """A piece of a phase from its readings."""
+        return cls(**readings | {name: MachineState(**readings[name]) for name in ("start", "end")})
+
+    def readings(self) -> dict[str, Any]:
+        """The values of this piece up to now, within the phase."""
+        self.update()
+        values = {name: getattr(self, name) for name in ("others", "stolen", "seconds")}
+        return {"start": asdict(self.start), "end": asdict(self.end or self.start), **values}
 
     def warnings(self) -> list[str]:
         """What makes the timings of this phase doubtful, in words."""
-        states = [state for state in (self.start, self.end) if state]
+        pieces = [*self.earlier, self]
+        states = [state for piece in pieces for state in (piece.start, piece.end) if state]
+        seconds = sum(piece.seconds for piece in pieces) or 1.0
+        others, stolen = (
+            sum(getattr(piece, share) * piece.seconds for piece in pieces) / seconds for share in ("others", "stolen")
+        )
         found = []
-        if self.others > _OTHERS:
-            found.append(f"other processes took {self.others:.0%} of the processors")
-        if self.stolen > _STOLEN:
-            found.append(f"the host took {self.stolen:.0%} of the processors away")
+        if others > _OTHERS:
+            found.append(f"other processes took {others:.0%} of the processors")
+        if stolen > _STOLEN:
+            found.append(f"the host took {stolen:.0%} of the processors away")
         if count := max(state.gpu_processes or 0 for state in states):
             found.append(f"{count} other processes were on the GPU")
         if reasons := sorted({reason for state in states for reason in state.throttling}):
@@ -74,7 +96,8 @@ class Watch:
 
     def as_dict(self) -> dict[str, Any]:
         """Everything, for a JSON file."""
-        return asdict(self) | {"warnings": self.warnings()}
+        earlier = [piece.readings() for piece in self.earlier]
+        return {**self.readings(), "earlier_pieces": earlier, "warnings": self.warnings()}
 
 
 @functools.cache
@@ -104,16 +127,23 @@ def watched(device: torch.device) -> Iterator[Watch]:
     """Look at the machine before and after the block, and at the processors' time in between."""
     watch = Watch(look(device))
     before, own, started = psutil.cpu_times(), _own_seconds(), time.perf_counter()
-    try:
-        yield watch
-    finally:
+
+    def update() -> None:
         after = psutil.cpu_times()
-        capacity = (time.perf_counter() - started) * (psutil.cpu_count() or 1)
+        watch.seconds = time.perf_counter() - started
+        capacity = watch.seconds * (psutil.cpu_count() or 1)
         stolen = getattr(after, "steal", 0.0) - getattr(before, "steal", 0.0)
         used = _busy_seconds(after) - _busy_seconds(before)
         watch.others = max(0.0, used - (_own_seconds() - own)) / capacity
         watch.stolen = stolen / capacity
         watch.end = look(device)
+
+    watch.update = update
+    try:
+        yield watch
+    finally:
+        update()
+        watch.update = lambda: None
 
 
 def _busy_seconds(times: Any) -> float:

@@ -1,5 +1,6 @@
 """A GPU as its driver sees it, whoever uses it; every answer is ``None`` or empty where there is no driver."""
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import torch
 
 GB = 1e9
+_VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
 @dataclass(frozen=True)
@@ -20,6 +22,33 @@ class MemoryReader:
 
     source: str
     read: Callable[[], float]
+
+
+def visible_gpus() -> list[str]:
+    """The GPUs that this process can see, as CUDA_VISIBLE_DEVICES names them: by index, or by UUID of a GPU or of MIG.
+
+    CUDA sees the entries before the first that names no GPU, and of several MIG instances the first.
+    """
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    named = os.environ.get(_VISIBLE)
+    entries = [entry.strip() for entry in named.split(",")] if named else list(map(str, range(count)))
+    return entries[:count]
+
+
+def take_one_gpu() -> None:
+    """Leave this process the first GPU that it can see; without effect once CUDA has started.
+
+    Where several are visible, transformers' Trainer would spread each batch over all of them and multiply it.
+    """
+    for gpu in visible_gpus()[:1]:
+        os.environ[_VISIBLE] = gpu
+
+
+def visible_device(device: torch.device) -> dict[str, str]:
+    """The tag ``visible_device``: which GPU this process has taken, as CUDA_VISIBLE_DEVICES says and by its UUID."""
+    if device.type != "cuda":
+        return {}
+    return {"visible_device": f"{', '.join(visible_gpus())} ({uuid(device)})"}
 
 
 def uuid(device: torch.device) -> str:

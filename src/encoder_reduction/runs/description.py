@@ -11,6 +11,7 @@ from ..plan.sections import RunPlan
 from ..profiling.energy import EnergyUsed
 from ..profiling.machine import Watch
 from ..profiling.memory import PeakMemory
+from ..profiling.nvidia import visible_device
 from ..tracking import fingerprints
 
 
@@ -34,6 +35,7 @@ def describe(plan: RunPlan, model: PreTrainedModel, data: DatasetDict, device: t
         "config": config_name(plan, model),
         "libraries": ", ".join(f"{name} {version}" for name, version in fingerprints.libraries().items()),
         "memory_kind": "gpu" if device.type == "cuda" else "resident",
+        **visible_device(device),
         "data_fingerprint": corpora.fingerprint(*(data[split] for split in corpora.SPLITS)),
     }
 

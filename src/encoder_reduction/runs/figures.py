@@ -47,10 +47,14 @@ class Stopwatch:
         self.laps: dict[str, float] = {}
         self._since = time.perf_counter()
 
-    def lap(self, phase: str) -> None:
-        """End a phase; the next one starts now."""
+    def running(self) -> float:
+        """Seconds of the phase that is under way."""
+        return time.perf_counter() - self._since
+
+    def lap(self, phase: str, earlier: float = 0.0) -> None:
+        """End a phase, which had taken some seconds in earlier processes; the next one starts now."""
         now = time.perf_counter()
-        self.laps[phase] = now - self._since
+        self.laps[phase] = self.laps.get(phase, 0.0) + earlier + now - self._since
         self._since = now
 
     def seconds(self) -> dict[str, float]:
@@ -58,21 +62,19 @@ class Stopwatch:
         return {f"{phase}_seconds": seconds for phase, seconds in self.laps.items()}
 
 
-def further(
-    profiler: Profiler, table: tuple[Workload, Latency], tokenised: Dataset, texts: list[str]
-) -> InferenceFigures:
-    """Measure all of inference that the table does not show; ``table`` has been measured before."""
-    others = [w for w in profiler.workloads(tokenised) if (w.name, w.batch_size) != (TEXTS, table[0].batch_size)]
+def inference(profiler: Profiler, table: Workload, tokenised: Dataset, texts: list[str]) -> InferenceFigures:
+    """Measure all that inference takes but memory; ``table`` is what the customer's tables show."""
+    others = [w for w in profiler.workloads(tokenised) if (w.name, w.batch_size) != (TEXTS, table.batch_size)]
     device, settings = profiler.model.device, profiler.settings
     return InferenceFigures(
-        latencies=[table, *((workload, profiler.latency(workload)) for workload in others)],
+        latencies=[(workload, profiler.latency(workload)) for workload in (table, *others)],
         tokenisation=profiler.tokenisation(texts),
         end_to_end=profiler.end_to_end(texts),
         flops=flops_of(profiler.model),
         product_rate=matrix_product_rate(
             device, compute_dtype(profiler.fine_tuning.precision), time_budget=settings.time_budget
         ),
-        joules=joules_per_example(profiler.calls(table[0]), table[0].examples, device, seconds=settings.time_budget),
+        joules=joules_per_example(profiler.calls(table), table.examples, device, seconds=settings.time_budget),
     )
 
 
@@ -93,9 +95,17 @@ def of_size(model: PreTrainedModel) -> dict[str, float]:
     }
 
 
-def of_quality(training: Training, test: Evaluation) -> dict[str, float]:
-    """What the model reached: on test, and on the validation split that selects."""
+def of_quality(training: Training, test: Evaluation, under_autocast: Evaluation | None = None) -> dict[str, float]:
+    """What the model reached: on test, and on the validation split that selects.
+
+    Args:
+        training: which scores the validation split.
+        test: of the model as it is measured and served.
+        under_autocast: of the model as training computes it, which is said where its accuracy is another.
+    """
+    differs = under_autocast is not None and under_autocast.accuracy != test.accuracy
     return {
+        **({"accuracy_under_autocast": under_autocast.accuracy} if differs else {}),
         "accuracy": test.accuracy,
         "f1": test.f1,
         "validation_accuracy": training.validation_accuracy,

@@ -20,6 +20,7 @@ from ..plan.sections import RunPlan
 from ..profiling.inference import Profiler, Workload, for_inference
 from ..profiling.latency import measure_interleaved
 from ..profiling.machine import device_name, watched
+from ..profiling.nvidia import take_one_gpu, visible_device
 from ..tracking import fingerprints, opening, store
 
 
@@ -60,10 +61,13 @@ def execute(
     Raises:
         UserError: fewer than two runs, a run that is not finished, or one without a model.
     """
+    take_one_gpu()
     with opening.open_run(parent, experiment_id) as run:
         tags = {"stage": "profile", "preset": plan.preset, "model": plan.model, "device": device_name()}
         tags["fingerprint"] = fingerprints.of_plan(plan, ",".join(run_ids))
-        run.describe(f"{plan.model}/profile", tags, plan.profiling.model_dump() | {"runs": ",".join(run_ids)})
+        params = plan.fine_tuning.model_dump(include={"batch_size", "max_length", "precision"})
+        params |= {"inference_precision": resolve_precision(plan.fine_tuning.precision), "runs": ",".join(run_ids)}
+        run.describe(f"{plan.model}/profile", tags, plan.profiling.model_dump() | params)
         if len(set(run_ids)) < 2:
             raise UserError(f"runs={','.join(run_ids)} is not allowed: give at least two different run ids.")
         described = [store.finished_run(run_id) for run_id in run_ids]
@@ -71,7 +75,8 @@ def execute(
             profilers, workloads = _load(plan, run_ids, folders)
             with watched(profilers[0].model.device) as machine:
                 ratios = pd.concat([_ratios(profilers, same, described) for same in workloads], ignore_index=True)
-        run.tag({"machine": "; ".join(machine.warnings()) or "quiet"})
+            device = visible_device(profilers[0].model.device)
+        run.tag({"machine": "; ".join(machine.warnings()) or "quiet", **device})
         run.json(machine.as_dict(), "machine.json")
         run.table(ratios, store.RATIOS_FILE)
         others = ratios[ratios["run_id"].ne(ratios["reference"])]

@@ -13,14 +13,15 @@ from ..data import calibration, corpora
 from ..data.tokenisation import tokenise
 from ..errors import UserError
 from ..models import checkpoints
-from ..plan.precision import resolve_precision
+from ..plan.precision import compute_dtype, resolve_precision
 from ..plan.sections import FineTuning, RunPlan
 from ..profiling.energy import EnergyUsed, energy_used
 from ..profiling.energy import of_pieces as energy_of_pieces
 from ..profiling.inference import Profiler, for_inference, latency_table
-from ..profiling.machine import device_name, watched
+from ..profiling.machine import Watch, device_name, watched
 from ..profiling.memory import PeakMemory, peak_memory
 from ..profiling.memory import of_pieces as memory_of_pieces
+from ..profiling.nvidia import take_one_gpu
 from ..reductions import needs_calibration, reduce_model
 from ..tracking import fingerprints, opening, store
 from ..tracking.run import Run
@@ -73,6 +74,7 @@ def execute(
     Raises:
         UserError: anything that the user can mend; the run is then marked FAILED.
     """
+    take_one_gpu()
     with opening.open_run(parent, experiment_id, run_id) as run:
         source_run = source_run or find_source(run.experiment_id, plan)
         if finished := finished_instead(run, plan, source_run):
@@ -89,34 +91,36 @@ def execute(
         stopwatch.lap("loading")
         tokenised = {split: tokenise(data[split], tokenizer, settings.max_length) for split in data}
         model = reduce(plan, model, tokenizer, tokenised["train"])
+        state_inference(model, settings)
 
         name = run_name(plan, model)
-        run.describe(
-            name, describe(plan, model, data, device), flat_params(plan, model) | {"resolved_precision": precision}
-        )
-
+        precisions = {"resolved_precision": precision, "inference_precision": precision}
+        run.describe(name, describe(plan, model, data, device), flat_params(plan, model) | precisions)
         stopwatch.lap("preparation")
         if plan.distillation:
             tokenised["train"] = learn_from(source_run, tokenised["train"], settings, data["train"])
             stopwatch.lap("teaching")
         tuner = FineTuner(model, tokenizer, settings, plan.seed, run.point, progress, plan.distillation)
         with watched(device) as machine:
-            training, training_memory, training_energy = train(tuner, tokenised, run, device)
-            stopwatch.lap("fine_tuning")
+            training, training_memory, training_energy = train(tuner, tokenised, run, device, stopwatch, machine)
+            trained = tuner.evaluate(tokenised["test"], data["test"]["id"]) if precision != "fp32" else None
+            stopwatch.lap("evaluation")
+            # What is scored and measured is what is served: without training's autocast, which stays in the old one.
+            model, tokenizer = run.model(model, tokenizer, checkpoints.load_folder)
+            model = for_inference(model.to(device), precision)
+            stopwatch.lap("saving")
+            tuner = FineTuner(model, tokenizer, settings, plan.seed, run.point, progress)
             test = tuner.evaluate(tokenised["test"], data["test"]["id"])
             stopwatch.lap("evaluation")
-            run.model(model, tokenizer)
-            stopwatch.lap("saving")
-            profiler = Profiler(for_inference(model, precision), tokenizer, settings, plan.profiling)
+            profiler = Profiler(model, tokenizer, settings, plan.profiling)
             texts = profiler.texts(tokenised["test"], settings.batch_size)
-            with peak_memory(device) as inference_memory:
-                latency = profiler.latency(texts)
-            inference = figures.further(profiler, (texts, latency), tokenised["test"], data["test"]["text"])
+            inference_memory = profiler.memory(texts)
+            inference = figures.inference(profiler, texts, tokenised["test"], data["test"]["text"])
             stopwatch.lap("profiling")
 
         metrics = {
             **figures.of_data(data),
-            **figures.of_quality(training, test),
+            **figures.of_quality(training, test, trained),
             **figures.of_size(model),
             **figures.of_inference(inference),
             **figures.of_training(training, training_energy.joules, inference),
@@ -152,19 +156,32 @@ def reduce(plan: RunPlan, model: PreTrainedModel, tokenizer: Tokenizer, train: D
     return reduce_model(model, plan.reductions, batches, plan.seed)
 
 
+def state_inference(model: PreTrainedModel, settings: FineTuning) -> None:
+    """Write into the model's configuration how it is measured and scored, so that it is served like that."""
+    model.config.inference_dtype = str(compute_dtype(settings.precision)).removeprefix("torch.")
+    model.config.inference_max_length = settings.max_length
+
+
 def train(
-    tuner: FineTuner, tokenised: dict[str, Dataset], run: Run, device: torch.device
+    tuner: FineTuner,
+    tokenised: dict[str, Dataset],
+    run: Run,
+    device: torch.device,
+    stopwatch: figures.Stopwatch,
+    machine: Watch,
 ) -> tuple[Training, PeakMemory, EnergyUsed]:
-    """Fine-tune; of a run that diverges, the last good model is kept.
+    """Fine-tune, and end the stopwatch's lap; of a run that diverges, the last good model is kept.
 
     Returns:
-        What it reached, its peak memory and its energy: the most and the sum over the pieces of an interrupted run.
+        What it reached, its peak memory and its energy: the most and the sum over the pieces of an interrupted run,
+        whose earlier seconds and machines are added to the stopwatch and the watch.
     """
     with peak_memory(device) as memory, energy_used(device) as used:
 
-        def before_checkpoint() -> dict[str, dict[str, Any]]:
+        def before_checkpoint() -> dict[str, Any]:
             run.send_points()
-            return {"memory": memory.readings(), "energy": used.readings()}
+            measured = {"memory": memory.readings(), "energy": used.readings(), "machine": machine.readings()}
+            return measured | {"seconds": stopwatch.running()}
 
         try:
             pieces = Pieces(run.folder.checkpoints, before_checkpoint)
@@ -175,6 +192,8 @@ def train(
                 run.tag({"kept_model": "of the best epoch before training diverged"})
             raise
     earlier = training.earlier_pieces
+    machine.earlier = [Watch.of(piece["machine"]) for piece in earlier]
+    stopwatch.lap("fine_tuning", earlier=sum(piece["seconds"] for piece in earlier))
     run.tag({"pieces": len(earlier) + 1, "micro_batch_size": training.micro_batch_size})
     return (
         training,

@@ -60,9 +60,9 @@ class Outbox:
         """Put an artifact."""
         self._put({"kind": "file", "name": name}, lambda folder: (folder / Path(name).name).write_bytes(content))
 
-    def model(self, save: Callable[[Path], None]) -> None:
-        """Put a Hugging Face folder, which ``save`` writes, to be logged as the run's model."""
-        self._put({"kind": "model"}, lambda folder: _into(folder / "huggingface", save))
+    def model(self, save: Callable[[Path], None]) -> Path:
+        """Put a Hugging Face folder, which ``save`` writes, to be logged as the run's model; where it is until then."""
+        return self._put({"kind": "model"}, lambda folder: _into(folder / "huggingface", save)) / "huggingface"
 
     def status(self, status: str) -> None:
         """Put the end of the run."""
@@ -102,7 +102,7 @@ class Outbox:
         self._pause, self._next_try = FIRST_PAUSE, 0.0
         return True
 
-    def _put(self, message: dict[str, Any], add_files: Callable[[Path], Any] = lambda folder: None) -> None:
+    def _put(self, message: dict[str, Any], add_files: Callable[[Path], Any] = lambda folder: None) -> Path:
         """Renamed into place, so that a message that is there is whole."""
         self._count += 1
         partial = self._folder / f"{self._count:08}.partial"
@@ -110,7 +110,7 @@ class Outbox:
         partial.mkdir()
         add_files(partial)
         (partial / "message.json").write_text(json.dumps(message))
-        partial.rename(partial.with_suffix(""))
+        return partial.rename(partial.with_suffix(""))
 
 
 def _into(folder: Path, save: Callable[[Path], None]) -> None:

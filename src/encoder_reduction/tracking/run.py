@@ -4,10 +4,10 @@ import functools
 import json
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import mlflow
 import pandas as pd
@@ -19,6 +19,8 @@ from .destination import store_uri
 from .outbox import Outbox
 from .patience import impatient, insist, is_unreachable
 from .run_folder import RunFolder
+
+T = TypeVar("T")
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -113,15 +115,25 @@ class Run:
         """Store a dictionary as JSON."""
         self.text(json.dumps(dict(values), indent=2), file)
 
-    def model(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-        """Store the model so that pyfunc serves it and plain ``from_pretrained`` loads its folder."""
+    def model(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        read_back: Callable[[Path], T] = lambda _: None,
+    ) -> T:
+        """Store the model so that pyfunc serves it and plain ``from_pretrained`` loads its folder.
+
+        Returns:
+            What ``read_back`` makes of the folder that is logged.
+        """
 
         def save(folder: Path) -> None:
             model.save_pretrained(folder)
             tokenizer.save_pretrained(folder)
 
-        self._outbox.model(save)
+        result = read_back(self._outbox.model(save))
         self._outbox.deliver()
+        return result
 
     def end(self, status: str, patience: float) -> None:
         """End the run; what the server has not taken by then stays on disk for :func:`.opening.settle`."""
