@@ -80,6 +80,7 @@ def test_the_table_of_latencies_has_a_row_a_workload(profiler, tokenised):
     assert table["examples_per_second"].tolist() == pytest.approx((1000 / table["ms_per_example"]).tolist())
 
 
+@pytest.mark.alone
 def test_tokenising_and_predicting_take_the_same_texts(profiler, movies):
     texts = movies["test"]["text"]
     tokenisation, everything = profiler.tokenisation(texts), profiler.end_to_end(texts)

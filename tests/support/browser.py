@@ -1,11 +1,16 @@
 """Debian's Chromium, driven by Playwright."""
 
+from __future__ import annotations
+
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
 
 # What MLflow's pages keep in the browser: the view of model training, and no assistant over it.
 _SETTLED = """
@@ -25,7 +30,9 @@ def chromium(debian) -> Iterator[Browser]:
 
 @contextmanager
 def launched() -> Iterator[Browser]:
-    """A headless browser."""
+    """A headless browser; imported here, since every test process loads these fixtures and few use them."""
+    from playwright.sync_api import sync_playwright
+
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=_QUIET)
         yield browser
