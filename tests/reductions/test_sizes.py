@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from networks import random_batch, small
 from oracles import flop_count, parameter_count
 from transformers import (
     AutoModelForSequenceClassification,
@@ -70,27 +71,6 @@ def test_full_size_parameter_and_flop_counts_follow_the_formulas(family):
         print(f"{family:<11} {dim:<7} {expected:>12,} parameters {flops / 1e9:>6.2f} GFLOPs at 128 tokens")
         if (family, dim) == ("bert", "none"):
             assert expected == 109_483_778
-
-
-def small(family, layers, heads, head_size, intermediate):
-    hidden = heads * head_size
-    shared = {"vocab_size": 50, "max_position_embeddings": 20, "pad_token_id": 0}
-    torch.manual_seed(0)
-    if family == "distilbert":
-        config = DistilBertConfig(dim=hidden, n_heads=heads, n_layers=layers, hidden_dim=intermediate, **shared)
-        return DistilBertForSequenceClassification(config).eval()
-    sizes = {"num_hidden_layers": layers, "num_attention_heads": heads, "hidden_size": hidden}
-    sizes["intermediate_size"] = intermediate
-    if family == "bert":
-        return BertForSequenceClassification(BertConfig(**sizes, **shared)).eval()
-    return RobertaForSequenceClassification(RobertaConfig(**sizes, **shared)).eval()
-
-
-def random_batch():
-    tokens = torch.randint(1, 50, (4, 12), generator=torch.Generator().manual_seed(0))
-    mask = torch.ones_like(tokens)
-    mask[:2, 9:] = 0
-    return {"input_ids": tokens * mask, "attention_mask": mask, "labels": torch.tensor([0, 1, 0, 1])}
 
 
 @settings(max_examples=30, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
