@@ -112,6 +112,23 @@ def test_validation_is_carved_from_train_stratified_and_the_same_every_time(tmp_
     assert isinstance(data["train"].features["label"], ClassLabel)
 
 
+def test_the_seed_draws_what_trains_and_not_what_selects_or_is_reported(tmp_path):
+    corpus = sorted_corpus(tmp_path)
+    drawn = {}
+    for seed in (1, 2):
+        limits = {"max_train_examples": 100, "max_validation_examples": 10, "max_test_examples": 50, "seed": seed}
+        plan = presets.load("packaged")[0].plan("baseline", "bert", overrides=limits)
+        splits = corpora.draw_splits(plan.model_copy(update={"corpus": corpus}))
+        drawn[seed] = {split: list(splits[split]["text"]) for split in corpora.SPLITS}
+    assert [len(drawn[1][split]) for split in corpora.SPLITS] == [100, 10, 50]
+    assert set(drawn[1]["train"]) != set(drawn[2]["train"])
+    assert drawn[1]["validation"] == drawn[2]["validation"]
+    assert drawn[1]["test"] == drawn[2]["test"]
+    assert all(text.startswith("test") for text in drawn[1]["test"])
+    assert all(text.startswith("train") for split in ("train", "validation") for text in drawn[1][split])
+    assert not set(drawn[1]["train"]) & set(drawn[1]["validation"])
+
+
 @pytest.mark.parametrize("form", ["csv", "json", "parquet"])
 @pytest.mark.parametrize("labels", [(0, 1), ("Neg", "Pos"), ("negative", "positive"), ("False", "True")])
 def test_files_of_any_form_with_columns_and_labels_of_their_own(tmp_path, form, labels):
