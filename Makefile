@@ -5,7 +5,7 @@ EXPERIMENT := encoder-reduction
 # Entry points run with the `python` they find first.
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: study test quick lint ui server status clean
+.PHONY: study test quick mutations lint ui server status clean
 
 study: $(VENV)/installed ## the whole plan on the packaged model and real text, no GPU or model hub needed
 	mlflow run . --env-manager local --experiment-name $(EXPERIMENT) -P preset=packaged
@@ -16,6 +16,9 @@ test: $(VENV)/installed-dev ## every test that this machine can run
 
 quick: $(VENV)/installed-dev ## what needs neither Slurm, a browser nor a database, in a minute
 	python -m pytest -m "not slow and not alone and not outside" --numprocesses 2 --dist loadgroup --no-loadscope-reorder
+
+mutations: $(VENV)/installed-dev ## whether tests notice: breaks a copy of the sources, again and again
+	python tests/mutations.py
 
 lint: $(VENV)/installed-dev ## style, names, and which wing may import which
 	ruff check .
