@@ -21,7 +21,7 @@ from encoder_reduction.plan.study import Study
 from encoder_reduction.tracking import opening
 from encoder_reduction.tracking.store import RATIOS_FILE
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("planted")]
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("experiment_id")]
 
 
 def compared(overrides=None, **choice):

@@ -31,35 +31,35 @@ def state(experiment_id):
     return progress.of_study(STUDY, experiment_id)[0]
 
 
-def test_a_run_of_this_code_and_device_is_done(planted):
+def test_a_run_of_this_code_and_device_is_done(experiment_id):
     run_id = finished(**identity())
-    assert (state(planted).state, state(planted).run_id) == (progress.DONE, run_id)
+    assert (state(experiment_id).state, state(experiment_id).run_id) == (progress.DONE, run_id)
 
 
 @pytest.mark.parametrize("changed", ["device", "libraries", "code"])
-def test_what_the_launcher_would_make_again_is_not_done(planted, monkeypatch, changed):
+def test_what_the_launcher_would_make_again_is_not_done(experiment_id, monkeypatch, changed):
     if changed == "device":
         finished(**identity("another CPU"))
     else:
         finished(**identity())
         other = {"libraries": lambda: {"torch": "0"}, "of_code": lambda: "0", "code": lambda: "0"}
         monkeypatch.setattr(fingerprints, "of_code" if changed == "code" else changed, other[changed])
-    assert state(planted).state == progress.MISSING
+    assert state(experiment_id).state == progress.MISSING
 
 
-def test_what_a_job_made_counts_on_the_device_of_its_node(planted):
+def test_what_a_job_made_counts_on_the_device_of_its_node(experiment_id):
     finished(**identity("NVIDIA A40", slurm_job_id="12_3"))
-    assert state(planted).state == progress.DONE
+    assert state(experiment_id).state == progress.DONE
 
 
 @pytest.mark.parametrize("code", ["today's", "yesterday's"])
-def test_an_interrupted_run_goes_on_if_it_is_the_one_that_would_be_made_now(planted, code, monkeypatch):
-    with suppress(KeyboardInterrupt), opening.open_run(experiment_id=planted) as run:
+def test_an_interrupted_run_goes_on_if_it_is_the_one_that_would_be_made_now(experiment_id, code, monkeypatch):
+    with suppress(KeyboardInterrupt), opening.open_run(experiment_id=experiment_id) as run:
         run.describe("bert", {"stage": "baseline", "model": "bert", "preset": "packaged", "seed": 42}, {})
         run.tag(identity()["tags"])
         run.folder.checkpoints.mkdir()
         raise KeyboardInterrupt
     if code == "yesterday's":
         monkeypatch.setattr(fingerprints, "of_code", lambda: "0")
-    assert (state(planted).state, state(planted).goes_on) == (progress.FAILED, code == "today's")
+    assert (state(experiment_id).state, state(experiment_id).goes_on) == (progress.FAILED, code == "today's")
     assert run_folder.has_checkpoints(run.run_id)

@@ -69,11 +69,11 @@ def test_memory_and_energy_add_up_over_the_pieces_of_a_run():
     assert energy.of_pieces([energy.EnergyUsed(None), parts[0]]).joules is None
 
 
-def test_a_refused_run_keeps_what_it_may_go_on_from(planted, monkeypatch, tmp_path):
+def test_a_refused_run_keeps_what_it_may_go_on_from(experiment_id, monkeypatch, tmp_path):
     """Other parameters are refused; the checkpoint stays for the right ones."""
     monkeypatch.setenv("ENCODER_REDUCTION_CACHE", str(tmp_path))
     preset, _ = presets.load("packaged")
-    with suppress(KeyboardInterrupt), opening.open_run(experiment_id=planted) as run:
+    with suppress(KeyboardInterrupt), opening.open_run(experiment_id=experiment_id) as run:
         begin(run, preset.plan("baseline", "bert"), None)
         (run.folder.checkpoints / "checkpoint-7").mkdir(parents=True)
         raise KeyboardInterrupt
@@ -81,7 +81,7 @@ def test_a_refused_run_keeps_what_it_may_go_on_from(planted, monkeypatch, tmp_pa
         execute(preset.plan("baseline", "bert", overrides={"epochs": 2}), run_id=run.run_id)
     assert has_checkpoints(run.run_id)
     assert store.tags_of(run.run_id)["error"].startswith("Run ")
-    assert store.unfinished_run(planted, fingerprints.of_plan(preset.plan("baseline", "bert"))) == run.run_id
+    assert store.unfinished_run(experiment_id, fingerprints.of_plan(preset.plan("baseline", "bert"))) == run.run_id
 
 
 class Interrupted(BaseException):

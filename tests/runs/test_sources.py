@@ -16,39 +16,39 @@ def source(experiment_id, dim="heads", seed=42, **values):
     )
 
 
-def test_each_seed_starts_from_its_own_of_the_configuration_that_is_best_over_the_seeds(planted):
+def test_each_seed_starts_from_its_own_of_the_configuration_that_is_best_over_the_seeds(experiment_id):
     better = {seed: finished(dim="heads", seed=seed, validation_accuracy=0.80, params={"criterion": "gradient"})
               for seed in SEEDS}  # fmt: skip
     for seed, lucky in zip(SEEDS, (0.85, 0.7, 0.7), strict=True):  # has the single best run
         finished(dim="heads", seed=seed, validation_accuracy=lucky, params={"criterion": "magnitude"})
-    assert [source(planted, seed=seed) for seed in SEEDS] == list(better.values())
+    assert [source(experiment_id, seed=seed) for seed in SEEDS] == list(better.values())
 
 
-def test_a_milder_cut_or_a_longer_training_is_not_adapted(planted):
+def test_a_milder_cut_or_a_longer_training_is_not_adapted(experiment_id):
     planned = finished(dim="heads", validation_accuracy=0.7, params={"keep": 0.5})
     finished(dim="heads", config="heads-10", validation_accuracy=0.9, params={"keep": 0.83})
     finished(dim="heads", validation_accuracy=0.9, params={"epochs": 10})
     finished(dim="heads", validation_accuracy=0.9, params={"init": "random"})
     finished(dim="heads", validation_accuracy=0.9, tags={"distilled": "true"}, params={"distill": True})
-    assert source(planted) == planned
+    assert source(experiment_id) == planned
 
 
-def test_a_study_with_values_of_its_own_adapts_what_it_reduced(planted):
+def test_a_study_with_values_of_its_own_adapts_what_it_reduced(experiment_id):
     planned = finished(dim="heads", params={"epochs": "1"})
-    assert source(planted, epochs=2) == planned
+    assert source(experiment_id, epochs=2) == planned
     own = finished(dim="heads", params={"epochs": "2"})
-    assert source(planted, epochs=2) == own
-    assert source(planted) == planned
+    assert source(experiment_id, epochs=2) == own
+    assert source(experiment_id) == planned
 
 
-def test_the_latest_repetition_is_taken(planted):
+def test_the_latest_repetition_is_taken(experiment_id):
     finished(dim="heads")
     again = finished(dim="heads")
-    assert source(planted) == again
+    assert source(experiment_id) == again
 
 
-def test_a_missing_seed_is_named_with_the_command_that_makes_it(planted):
+def test_a_missing_seed_is_named_with_the_command_that_makes_it(experiment_id):
     finished(dim="heads", seed=42)
     command = r"mlflow run \. -e reduce -P model=bert -P dim=heads -P preset=packaged -P seed=43\."
     with pytest.raises(UserError, match=rf"dim=heads preset=packaged seed=43 .* first: {command}"):
-        source(planted, seed=43)
+        source(experiment_id, seed=43)

@@ -1,6 +1,7 @@
 """Runs written for a test, so that every figure of them is known."""
 
 import functools
+import gc
 
 import mlflow
 import pandas as pd
@@ -15,7 +16,7 @@ FULL = {"heads": 12, "hidden": 384, "layers": 6}
 
 
 @pytest.fixture(scope="module")
-def planted_store(tmp_path_factory):
+def module_store(tmp_path_factory):
     """A store of the test module's own, for this process; its folder."""
     folder = tmp_path_factory.mktemp("store")
     before = mlflow.get_tracking_uri()
@@ -25,12 +26,20 @@ def planted_store(tmp_path_factory):
 
 
 @pytest.fixture
-def planted(planted_store, request, monkeypatch):
+def experiment_id(module_store, request, monkeypatch):
     """An empty experiment for each test, in one store, since making a store takes seconds; its id."""
     name = request.node.name
-    mlflow.create_experiment(name, artifact_location=str(planted_store / name))
+    mlflow.create_experiment(name, artifact_location=str(module_store / name))
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", name)
     return mlflow.set_experiment(name).experiment_id
+
+
+@pytest.fixture
+def quick_collections():
+    """Statsmodels collects garbage in each Holm correction; not to look at torch's objects saves a second each."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @functools.cache
