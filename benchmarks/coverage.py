@@ -2,7 +2,7 @@
 
 Nine reductions that lose nothing against their baselines, nine of ten predictions shared, and training runs whose
 accuracy differs by so many points (standard deviation). An interval should hold the true difference in 95% of the
-cases, and one of the nine differences may be called real in 5% of the stores. About four minutes with 200 stores:
+cases, and one of the nine differences may be called real in 5% of the stores. Eight minutes on a busy machine:
 
     python benchmarks/coverage.py
 """

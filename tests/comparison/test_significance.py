@@ -97,6 +97,9 @@ def test_variances_are_those_that_were_planted():
     found = significance.crossed(values)
     assert found.seed_variance == pytest.approx(0.25 / seeds + 4 / (seeds * examples), rel=0.4)
     assert found.example_variance == pytest.approx(9 / examples, rel=0.2)
+    # What differs by seed and example alike is counted once, with the seeds.
+    alone = significance.crossed(rng.normal(0, 2, (5, 2000)))
+    assert alone.example_variance < 0.15 * 4 / (5 * 2000)
 
 
 def test_the_interval_ends_where_p_reaches_five_percent():
