@@ -22,6 +22,8 @@ from encoder_reduction.runs import figures, run
 from encoder_reduction.tracking.served_model import SentimentClassifier
 from encoder_reduction.tracking.store import PREDICTIONS_FILE
 
+pytestmark = pytest.mark.slow
+
 SMALL = {
     "precision": "bf16", "max_length": 12, "max_train_examples": 32, "max_validation_examples": 32,
     "max_test_examples": 32, "calibration_examples": 16, "test_texts": 16, "min_repetitions": 2, "time_budget": 0.1,

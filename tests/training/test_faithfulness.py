@@ -18,6 +18,8 @@ from encoder_reduction.training.fine_tuning import FineTuner, _Trainer
 from encoder_reduction.training.pieces import VARIABLE, Pieces
 from encoder_reduction.training.recorder import Recorder
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def tokenised(packaged, movies):
@@ -58,6 +60,7 @@ def trained(packaged, tokenised, tmp_path_factory):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(VARIABLE, "0")
+        patch.setattr(recorder, "_LOGGED_POINTS", 1)  # so that time runs on from step to step
         patch.setattr(recorder, "_now", lambda: clock.now)
         patch.setattr(_Trainer, "training_step", clock.slow(_Trainer.training_step, 1.0))
         patch.setattr(_Trainer, "prediction_step", clock.slow(_Trainer.prediction_step, 100.0))
