@@ -78,20 +78,21 @@ def test_what_is_chosen_taught_from_or_still_needed_stays(experiment, plant):
     everything = [baseline, heads, narrow, hidden, layers, *done, own, other]
     study = Study(PRESET, seeds=(42,))
 
-    paired = runs_to_pair(experiment, PRESET, "bert")
+    paired = runs_to_pair(experiment, study, "bert")
     assert set(paired) == {baseline, heads, hidden, layers}
     said = keep_best(study, experiment, comparison.Choice())
     assert "removed the models of 3 reductions" in said
     assert with_models(everything) == {*paired, own, other}
 
-    finished(stage="profile", tags={"runs": ",".join(paired)})
+    digest = fingerprints.of_plan(study.profiles()[0], ",".join(paired))
+    finished(stage="profile", tags={"runs": ",".join(paired), "fingerprint": digest})
     assert "of 1 reductions" in keep_best(study, experiment, comparison.Choice())
     assert with_models(everything) == {baseline, heads, layers, own, other}  # layers are not adapted yet
     assert "their models are not in the store: best-hidden of bert (hidden-192)." in registered_again(experiment)
 
 
 def registered_again(experiment):
-    runs, _ = selection.latest_runs(store.finished_runs(experiment, preset=PRESET.name), PRESET)
+    runs = selection.latest_runs(store.finished_runs(experiment, preset=PRESET.name), Study(PRESET)).planned
     return best_models.registered_models(selection.split_stages(selection.configurations(runs))[0], "accuracy")
 
 

@@ -2,6 +2,7 @@
 
 import functools
 import gc
+from typing import get_args
 
 import mlflow
 import pandas as pd
@@ -9,6 +10,7 @@ import pytest
 from transformers import BertConfig, BertForSequenceClassification
 
 from encoder_reduction.plan import presets
+from encoder_reduction.plan.sections import Stage
 from encoder_reduction.tracking import opening
 from encoder_reduction.tracking.store import PREDICTIONS_FILE
 
@@ -45,6 +47,8 @@ def quick_collections():
 @functools.cache
 def planned_params(stage, dim):
     """What a run that does as the packaged preset says logs of its plan."""
+    if stage not in get_args(Stage):
+        return {}
     plan = presets.load("packaged")[0].plan(stage, "bert", None if dim == "none" else dim)
     reductions = plan.reductions.values() if len(plan.reductions) == 1 and stage == "reduce" else ()
     sections = [plan.fine_tuning, *reductions]
