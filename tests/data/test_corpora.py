@@ -146,6 +146,7 @@ def test_files_of_any_form_with_columns_and_labels_of_their_own(tmp_path, form, 
         ((1,), "labels [1]"),
         ((0, 1, 2), "has the labels 0, 1, 2; two classes are needed"),
         (("good", "bad"), "has the labels bad, good; allowed are 0 and 1, or: negative, neg,"),
+        (tuple(range(5)), "has the labels 0, 1, 2, 3, 4; two classes are needed"),
         (tuple(range(20)), "0, 1, 10, 11, 12 and 15 more"),
     ],
 )

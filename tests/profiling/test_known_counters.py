@@ -38,8 +38,8 @@ def test_what_a_call_takes_while_it_warms_up_does_not_count(readings):
 
 
 def test_a_call_that_is_still_getting_faster_is_warmed_up_further(readings):
-    """The median of the sweeps so far moves until there are as many of 20 ms as slower ones."""
-    result = once([taking(90, 60, 30, 20)])
+    """The median of the sweeps so far moves until more of them took 20 ms than longer."""
+    result = once([taking(90, 60, 30, 25, 20)])
     assert result.mean == 20
 
 
@@ -56,6 +56,13 @@ def test_every_figure_of_a_latency_is_the_one_worked_out_by_hand(readings):
     assert result.interval == (sweeps.min(), sweeps.max())
     assert result.examples_per_second == 1000 / np.median(sweeps)
     assert result.relative_width == (sweeps.max() - sweeps.min()) / np.median(sweeps)
+
+
+def test_sweeps_go_on_until_the_median_is_known_well_enough(readings):
+    noisy = np.random.default_rng(0).normal(10, 2, 2000)
+    result = latency.measure([taking(*noisy)], 1, device=CPU, relative_width=0.05, min_repetitions=4, time_budget=60)
+    assert 4 < result.repetitions < 1000
+    assert result.relative_width <= 0.05
 
 
 def test_contenders_take_turns_and_each_begins_a_round_once(readings):

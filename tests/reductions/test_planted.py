@@ -8,7 +8,7 @@ from oracles import ATTENTION_OUTPUT, LAYERS, duplicate_channels, logits, silenc
 from conftest import FAMILIES
 from encoder_reduction.models.architectures import family_of
 from encoder_reduction.plan.sections import Reduction
-from encoder_reduction.reductions import importance, reduce_model
+from encoder_reduction.reductions import importance, needs_calibration, reduce_model
 from encoder_reduction.reductions.correction import correct_heads, correct_hidden
 from encoder_reduction.reductions.heads import prune_heads, select_heads
 from encoder_reduction.reductions.hidden import Width, select_width, slice_width
@@ -154,3 +154,20 @@ def test_random_units_of_value_are_not_those_of_query_and_key():
     model = small("bert", layers=2, heads=2, head_size=4, intermediate=16)
     query_key, value = importance.attention_unit_scores(model, "random", seed=0)
     assert not torch.equal(query_key, value)
+
+
+@pytest.mark.parametrize(
+    ("reduction", "asks"),
+    [
+        (cut("prune", "gradient"), True),
+        (cut("slice", "activation"), True),
+        (cut("influence"), True),
+        (cut("prune", "first", correct="least_squares"), True),
+        (cut("regroup", "gradient"), False),
+        (cut("prune", "magnitude"), False),
+        (cut("alternate"), False),
+        (cut("slice", "activation", init="random"), False),
+    ],
+)
+def test_what_looks_at_text_asks_for_it_and_nothing_else_does(reduction, asks):
+    assert needs_calibration(reduction) == asks

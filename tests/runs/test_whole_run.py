@@ -112,12 +112,13 @@ def told(tmp_path_factory):
         seen.watch(patch)
         outcome = run.execute(plan.model_copy(update=inputs), experiment_id=experiment, progress=False)
         predictions = pd.read_csv(folder / "artifacts" / outcome.run_id / "artifacts" / PREDICTIONS_FILE)
+        tags = mlflow.get_run(outcome.run_id).data.tags
     mlflow.set_tracking_uri(before)
-    return seen, outcome, predictions
+    return seen, outcome, predictions, tags
 
 
 def test_a_run_calibrates_and_trains_on_train_selects_on_validation_and_reports_test(told):
-    seen, outcome, predictions = told
+    seen, outcome, predictions, _ = told
     assert seen.calibrated == {"train"}
     assert seen.trained == {"train"}
     assert seen.selected == {"validation"}
@@ -128,6 +129,7 @@ def test_a_run_calibrates_and_trains_on_train_selects_on_validation_and_reports_
 
 
 def test_a_run_says_the_memory_of_each_phase_under_its_name(told):
-    _, outcome, _ = told
+    _, outcome, _, tags = told
     assert outcome.metrics["training_memory_gb"] == 7.0
     assert outcome.metrics["inference_memory_gb"] == 5.0
+    assert tags["memory_kind"] == ("gpu" if torch.cuda.is_available() else "resident")
