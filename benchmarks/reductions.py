@@ -37,6 +37,8 @@ VARIANTS: dict[str, tuple[str | None, dict[str, str]]] = {
     "heads 6, regrouped": ("heads", {"strategy": "regroup"}),
     "heads 6, pruned by gradient": ("heads", {"correct": "none"}),
     "heads 6, pruned by gradient, corrected": ("heads", {"correct": "least_squares"}),
+    "heads 6, pruned at random": ("heads", {"criterion": "random", "correct": "none"}),
+    "heads 6, pruned at random, corrected": ("heads", {"criterion": "random", "correct": "least_squares"}),
     "heads 6, random weights": ("heads", {"init": "random"}),
     "hidden 192, by activation": ("hidden", {"correct": "none"}),
     "hidden 192, by activation, corrected": ("hidden", {"correct": "least_squares"}),
