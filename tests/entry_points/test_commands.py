@@ -77,13 +77,14 @@ def test_the_model_answers_through_mlflow_and_through_plain_transformers(project
     path = mlflow.artifacts.download_artifacts(f"runs:/{reduced.info.run_id}/model", dst_path=str(tmp_path))
     # A stranger's process without this package: the class of pruned heads travels with the weights.
     code = """
-import sys, json, pathlib
+import sys, json, pathlib, torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 folder = next(pathlib.Path(sys.argv[1]).glob("artifacts/*/config.json")).parent
 model = AutoModelForSequenceClassification.from_pretrained(folder, trust_remote_code=True).eval()
+model.to(getattr(torch, model.config.inference_dtype))  # the precision that it was scored in
 tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
 assert "encoder_reduction" not in sys.modules
-scores = model(**tokenizer(json.loads(sys.argv[2]), padding=True, return_tensors="pt")).logits.softmax(-1)
+scores = model(**tokenizer(json.loads(sys.argv[2]), padding=True, return_tensors="pt")).logits.float().softmax(-1)
 print(json.dumps([[model.config.id2label[row.argmax().item()], row.max().item()] for row in scores]))
 """
     result = subprocess.run(
