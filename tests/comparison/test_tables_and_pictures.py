@@ -51,7 +51,7 @@ def test_a_reduction_that_is_worse_loses_accuracy_and_f1():
     assert change["F1 (points)"] == pytest.approx(-9)
     assert change["95% low"] < change["95% high"] < 0
     assert change["F1 95% low"] < change["F1 95% high"] < 0
-    assert change["Difference"] == "loss"
+    assert change["Difference"] == "loss on these runs"
     saved = ["Parameters (%)", "FLOPs (%)", TIME, "Training memory (%)", "Inference memory (%)", "Training time (%)"]
     assert change[saved].astype(float).tolist() == pytest.approx([-40, -50, -50, -100 / 3, -80, -25])
     assert (change["Speed-up"], change["Speed-up by FLOPs"]) == (2, 2)

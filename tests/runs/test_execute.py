@@ -1,4 +1,7 @@
-"""One whole run in bfloat16, which any CPU can compute: what is timed, what is scored and what is served are one."""
+"""One whole run in bfloat16, which any CPU can compute, on texts that say which split they are of.
+
+Every part of it is given what it should be, and what is timed, what is scored and what is served are one model.
+"""
 
 import json
 import weakref
@@ -12,23 +15,116 @@ import mlflow
 import pandas as pd
 import pytest
 import torch
+from networks import small, small_tokenizer
 from safetensors import safe_open
 
-from encoder_reduction.data import corpora
+from encoder_reduction.data import calibration
+from encoder_reduction.data.corpora import SPLITS
 from encoder_reduction.models import checkpoints
 from encoder_reduction.plan import presets
+from encoder_reduction.plan.sections import Checkpoint, Corpus
 from encoder_reduction.profiling import inference
+from encoder_reduction.profiling.inference import Profiler
+from encoder_reduction.profiling.memory import peak_memory
 from encoder_reduction.runs import figures, run
 from encoder_reduction.tracking.served_model import SentimentClassifier
 from encoder_reduction.tracking.store import PREDICTIONS_FILE
+from encoder_reduction.training.fine_tuning import FineTuner
 
 pytestmark = pytest.mark.slow
 
-SMALL = {
-    "precision": "bf16", "max_length": 12, "max_train_examples": 32, "max_validation_examples": 32,
-    "max_test_examples": 32, "calibration_examples": 16, "test_texts": 16, "min_repetitions": 2, "time_budget": 0.1,
-    "fixed_lengths": "8",
+WORDS = [*SPLITS, "good", "bad", "film", "plot", "so"]
+VALUES = {
+    "precision": "bf16", "max_length": 8, "batch_size": 8, "calibration_examples": 8, "test_texts": 8,
+    "min_repetitions": 2, "time_budget": 0.05, "fixed_lengths": "8",
 }  # fmt: skip
+
+
+def checkpoint(folder):
+    """A network of two layers, and a tokenizer that knows a dozen words."""
+    small_tokenizer(*WORDS).save_pretrained(folder)
+    small("bert", layers=2, heads=4, head_size=4, intermediate=32, spread=0.2).save_pretrained(folder)
+    return Checkpoint(name="two-layers", source=str(folder))
+
+
+def corpus(folder):
+    """Sixteen texts a split, each with the split's name in it; the longest are cut."""
+    folder.mkdir()
+    for split in SPLITS:
+        texts = [f"{split} {word}" + " so film plot" * more for more in range(8) for word in ("bad", "good")]
+        pd.DataFrame({"text": texts, "label": [0, 1] * 8}).to_csv(folder / f"{split}.csv", index=False)
+    return Corpus(name="tagged", source=str(folder))
+
+
+def splits_of(input_ids):
+    """Which splits token ids are of."""
+    words = {WORDS[token - 4] for row in input_ids for token in row if token >= 4}
+    return words & set(SPLITS)
+
+
+class Seen:
+    """What each part of a run was given, and what was measured meanwhile."""
+
+    def __init__(self):
+        self.calibrated, self.trained, self.selected, self.scored, self.timed = (set() for _ in range(5))
+        self.events, self.measuring_memory, self.memory_while_timed = [], False, []
+        self.timed_model = self.trained_model = None
+
+    @contextmanager
+    def memory_of_training(self, device):
+        """Seven GB where the block trains, nothing where it does not."""
+        before = len(self.events)
+        with peak_memory(device) as memory:
+            yield memory
+        memory.peak = 7.0 if "trained" in self.events[before:] else 0.0
+
+    @contextmanager
+    def memory_of_inference(self, device):
+        """Five GB."""
+        self.measuring_memory = True
+        with peak_memory(device) as memory:
+            yield memory
+        self.measuring_memory, memory.peak = False, 5.0
+
+    def watch(self, patch):
+        drawn, train, logits = calibration.batches, FineTuner.train, FineTuner.logits
+        texts, measure, measured = Profiler.texts, inference.measure, figures.inference
+
+        def batches(data, *rest):
+            self.calibrated |= splits_of(data["input_ids"])
+            return drawn(data, *rest)
+
+        def training(tuner, data, validation, *rest):
+            self.events.append("trained")
+            self.trained |= splits_of(data["input_ids"])
+            self.selected |= splits_of(validation["input_ids"])
+            self.trained_model = weakref.ref(tuner.model)
+            return train(tuner, data, validation, *rest)
+
+        def scoring(tuner, data):
+            self.scored |= splits_of(data["input_ids"])
+            return logits(tuner, data)
+
+        def profiled(profiler, *rest):
+            self.timed_model, self.trained_model = profiler.model, self.trained_model()
+            return measured(profiler, *rest)
+
+        def workload(profiler, data, size):
+            self.timed |= splits_of(data["input_ids"])
+            return texts(profiler, data, size)
+
+        def timing(*arguments, **more):
+            self.memory_while_timed.append(self.measuring_memory)
+            return measure(*arguments, **more)
+
+        patch.setattr(calibration, "batches", batches)
+        patch.setattr(FineTuner, "train", training)
+        patch.setattr(FineTuner, "logits", scoring)
+        patch.setattr(figures, "inference", profiled)
+        patch.setattr(Profiler, "texts", workload)
+        patch.setattr(inference, "measure", timing)
+        patch.setattr(run, "peak_memory", self.memory_of_training)
+        patch.setattr(inference, "peak_memory", self.memory_of_inference)
 
 
 @dataclass
@@ -36,19 +132,15 @@ class Whole:
     """A finished run of pruned heads.
 
     Attributes:
+        seen: what its parts were given.
         run: MLflow's.
         folder: where its artifacts lie.
-        timed: the model that latency was measured on.
-        trained: the model that was trained, if it was still in memory then.
-        sampled: for each latency, whether memory was being measured meanwhile.
         texts: of the test split.
     """
 
+    seen: Seen
     run: Any
     folder: Path
-    timed: Any
-    trained: Any
-    sampled: list[bool]
     texts: list[str]
 
     @property
@@ -56,81 +148,80 @@ class Whole:
         (config,) = (self.folder / "model").glob("artifacts/*/config.json")
         return config.parent
 
+    @property
+    def predictions(self) -> pd.DataFrame:
+        return pd.read_csv(self.folder / PREDICTIONS_FILE)
+
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    folder, before = tmp_path_factory.mktemp("whole"), mlflow.get_tracking_uri()
-    plan = presets.load("packaged")[0].plan("reduce", "bert", "heads", SMALL)
-    timed, trained, sampled, within = [], [], [], []
-    peak_memory, measure, measured, train = inference.peak_memory, inference.measure, figures.inference, run.train
-
-    @contextmanager
-    def watching(device):
-        within.append(True)
-        with peak_memory(device) as memory:
-            yield memory
-        within.pop()
-
-    def timing(*arguments, **more):
-        sampled.append(bool(within))
-        return measure(*arguments, **more)
-
-    def profiled(profiler, *arguments):
-        timed.append(profiler.model)
-        trained.append(trained.pop()())
-        return measured(profiler, *arguments)
-
-    def training(tuner, *arguments):
-        trained.append(weakref.ref(tuner.model))
-        return train(tuner, *arguments)
-
+    folder, seen, before = tmp_path_factory.mktemp("whole"), Seen(), mlflow.get_tracking_uri()
+    inputs = {"checkpoint": checkpoint(folder / "checkpoint"), "corpus": corpus(folder / "texts")}
+    plan = presets.load("packaged")[0].plan("reduce", "bert", "heads", VALUES).model_copy(update=inputs)
     mlflow.set_tracking_uri(f"sqlite:///{folder}/store.db")
     try:
         with pytest.MonkeyPatch.context() as patch:
             patch.chdir(folder)
-            patch.setattr(inference, "peak_memory", watching)
-            patch.setattr(inference, "measure", timing)
-            patch.setattr(figures, "inference", profiled)
-            patch.setattr(run, "train", training)
+            patch.setenv("ENCODER_REDUCTION_CACHE", str(folder / "cache"))
+            seen.watch(patch)
             outcome = run.execute(plan, progress=False)
         for name in ("model", PREDICTIONS_FILE):
             mlflow.artifacts.download_artifacts(f"runs:/{outcome.run_id}/{name}", dst_path=str(folder))
-        texts = corpora.draw_splits(plan)["test"]["text"]
-        yield Whole(mlflow.get_run(outcome.run_id), folder, timed[0], trained[0], sampled, list(texts))
+        texts = pd.read_csv(folder / "texts" / "test.csv")["text"].tolist()
+        yield Whole(seen, mlflow.get_run(outcome.run_id), folder, texts)
     finally:
         mlflow.set_tracking_uri(before)
 
 
+def test_a_run_calibrates_and_trains_on_train_selects_on_validation_and_reports_test(whole):
+    seen = whole.seen
+    assert seen.calibrated == {"train"}
+    assert seen.trained == {"train"}
+    assert seen.selected == {"validation"}
+    assert seen.scored == {"test"}
+    assert seen.timed == {"test"}
+    assert whole.predictions["id"].tolist() == [f"test-{index}" for index in range(16)]
+
+
+def test_a_run_says_the_memory_of_each_phase_under_its_name(whole):
+    assert whole.run.data.metrics["training_memory_gb"] == 7.0
+    assert whole.run.data.metrics["inference_memory_gb"] == 5.0
+    assert whole.run.data.tags["memory_kind"] == ("gpu" if torch.cuda.is_available() else "resident")
+
+
 def test_no_autocast_of_training_is_left_on_what_is_timed(whole):
-    assert "forward" not in vars(whole.timed)
-    assert not hasattr(whole.timed, "_original_forward")
-    assert {parameter.dtype for parameter in whole.timed.parameters()} == {torch.bfloat16}
-    assert not whole.timed.training
+    timed = whole.seen.timed_model
+    assert "forward" not in vars(timed)
+    assert not hasattr(timed, "_original_forward")
+    assert {parameter.dtype for parameter in timed.parameters()} == {torch.bfloat16}
+    assert not timed.training
 
 
 def test_the_trained_model_is_no_part_of_inference_memory(whole):
-    assert whole.trained is None
+    assert whole.seen.trained_model is None
 
 
 def test_what_is_timed_is_what_was_logged(whole):
+    timed = whole.seen.timed_model
     logged, _ = checkpoints.load_folder(whole.huggingface)
     logged.to(torch.bfloat16)
-    assert type(whole.timed) is type(logged)
-    found = whole.timed.state_dict()
+    assert type(timed) is type(logged)
+    found = timed.state_dict()
     assert all(torch.equal(found[name], tensor) for name, tensor in logged.state_dict().items())
-    layers = whole.timed.bert.encoder.layer
+    layers = timed.bert.encoder.layer
     assert {layer.attention.self.config._attn_implementation for layer in layers} == {"sdpa"}
 
 
 def test_memory_and_latency_are_measured_apart(whole):
-    assert len(whole.sampled) >= 4
-    assert not any(whole.sampled)
+    assert len(whole.seen.memory_while_timed) >= 4
+    assert not any(whole.seen.memory_while_timed)
 
 
 def test_what_was_scored_is_what_is_served(whole):
-    """Cut at twelve tokens, as the run did; one batch of both."""
-    scored = pd.read_csv(whole.folder / PREDICTIONS_FILE)
-    assert scored["tokens"].max() == 12
+    """Cut at eight tokens, as the run did; one batch of both."""
+    scored = whole.predictions
+    assert scored["tokens"].max() == 8
+    assert scored["score"].nunique() > 2
     said = mlflow.pyfunc.load_model(str(whole.folder / "model")).predict(whole.texts)
     assert [each["label"] for each in said] == scored["prediction"].map({0: "negative", 1: "positive"}).tolist()
     expected = scored["score"].where(scored["prediction"].eq(1), 1 - scored["score"])
@@ -140,12 +231,12 @@ def test_what_was_scored_is_what_is_served(whole):
 
 def test_the_folder_states_its_precision_and_keeps_whole_weights(whole):
     config = json.loads((whole.huggingface / "config.json").read_text())
-    assert (config["inference_dtype"], config["inference_max_length"], config["dtype"]) == ("bfloat16", 12, "float32")
+    assert (config["inference_dtype"], config["inference_max_length"], config["dtype"]) == ("bfloat16", 8, "float32")
     with safe_open(whole.huggingface / "model.safetensors", "pt") as weights:
         name = next(iter(weights.keys()))
         assert weights.get_tensor(name).dtype == torch.float32
     assert whole.run.data.params["inference_precision"] == "bf16"
-    assert whole.run.data.tags["micro_batch_size"] == "16"
+    assert whole.run.data.tags["micro_batch_size"] == "8"
 
 
 @pytest.mark.parametrize(
@@ -153,13 +244,10 @@ def test_the_folder_states_its_precision_and_keeps_whole_weights(whole):
     [("bfloat16", False, "bfloat16"), ("float16", False, "float32"), ("float16", True, "float16"),
      ("float32", True, "float32"), (None, False, "float32")],
 )  # fmt: skip
-def test_a_model_is_served_in_its_stated_precision_where_the_device_has_it(
-    packaged, tmp_path, monkeypatch, stated, gpu, served
-):
-    model, tokenizer = packaged["bert"]
-    monkeypatch.setattr(model.config, "inference_dtype", stated, raising=False)
-    if stated is None:
-        monkeypatch.delattr(model.config, "inference_dtype")
+def test_a_model_is_served_in_its_stated_precision_where_the_device_has_it(tmp_path, monkeypatch, stated, gpu, served):
+    model, tokenizer = small("bert", layers=1, heads=2, head_size=4, intermediate=8), small_tokenizer(*WORDS)
+    if stated:
+        model.config.inference_dtype = stated
     model.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     to, asked = type(model).to, []

@@ -1,10 +1,11 @@
-"""A run whose every figure is known by hand."""
+"""Every figure of a run, and its name, worked out by hand."""
 
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from networks import small
 
 from encoder_reduction.profiling.compute import Flops, Shape
 from encoder_reduction.profiling.inference import Workload
@@ -30,9 +31,9 @@ def training():
         shapes=[Shape(2, 4, 7), Shape(2, 5, 7), Shape(2, 2, 4)],
         state=TrainingState(parameters=0.1, gradients=0.2, optimizer=0.3, activations=0.4),
         micro_batch_size=2,
-        best_epoch=1.0,
-        validation_accuracy=0.75,
-        validation_f1=0.7,
+        best_epoch=2.0,
+        validation_accuracy=0.7,
+        validation_f1=0.6,
         earlier_pieces=[],
     )
 
@@ -60,7 +61,7 @@ def inference():
     )
 
 
-def test_inference(inference):
+def test_every_figure_of_inference_has_its_own_name(inference):
     # 10 + 100 n + n^2: 426 of each of two examples of four tokens, 214 of one of two.
     flops = (2 * 426 + 214) / 3
     assert figures.of_inference(inference) == pytest.approx(
@@ -91,7 +92,7 @@ def test_inference(inference):
     )
 
 
-def test_training(training, inference):
+def test_rates_of_training_are_over_its_seconds(training, inference):
     # 30 + 300 n + 3 n^2 for each row of its padded length.
     flops = 2 * ((30 + 1200 + 48) + (30 + 1500 + 75) + (30 + 600 + 12))
     assert figures.of_training(training, 12.0, inference) == pytest.approx(
@@ -108,7 +109,7 @@ def test_training(training, inference):
     assert "training_joules_per_example" not in figures.of_training(training, None, inference)
 
 
-def test_memory(training):
+def test_memory_is_that_of_its_phase(training):
     trained = PeakMemory("gpu", start=1.0, peak=5.0, reserved=6.0, device=7.0, device_source="NVML")
     inferred = PeakMemory("gpu", start=0.5, peak=2.0, reserved=3.0, device=4.0, device_source="NVML")
     parts = {"parameters_gb": 0.1, "gradients_gb": 0.2, "optimizer_gb": 0.3, "activations_gb": 0.4}
@@ -135,13 +136,22 @@ def scored(*predictions):
     return evaluation(list("abcd"), logits, np.array([1, 1, 1, 1]), [3, 3, 3, 3])
 
 
-def test_the_accuracy_is_that_of_the_model_as_served_and_another_one_is_said(training):
+def test_quality_is_of_the_model_as_served_on_test_and_selection_of_validation(training):
     served, same, another = scored(1, 1, 1, 0), scored(0, 1, 1, 1), scored(1, 1, 0, 0)
-    expected = {"accuracy": 0.75, "f1": 6 / 7, "validation_accuracy": 0.75, "validation_f1": 0.7, "best_epoch": 1.0}
+    expected = {"accuracy": 0.75, "f1": 6 / 7, "validation_accuracy": 0.7, "validation_f1": 0.6, "best_epoch": 2.0}
     assert figures.of_quality(training, served) == pytest.approx(expected)
     assert figures.of_quality(training, served, same) == pytest.approx(expected)
     different = figures.of_quality(training, served, another)
     assert different == pytest.approx(expected | {"accuracy_under_autocast": 0.5})
+
+
+def test_parameters_are_those_of_embeddings_and_layers_and_head():
+    model = small("bert", layers=2, heads=2, head_size=4, intermediate=16)
+    found = figures.of_size(model)
+    assert found["embedding_parameters"] == (50 + 30 + 2) * 8 + 2 * 8
+    assert found["encoder_parameters"] == 2 * (4 * (8 * 8 + 8) + (8 * 16 + 16) + (16 * 8 + 8) + 2 * 2 * 8)
+    head = 8 * 8 + 8 + 8 * 2 + 2
+    assert found["parameters"] == found["embedding_parameters"] + found["encoder_parameters"] + head
 
 
 def test_laps_add_up_over_the_pieces_of_a_run(monkeypatch):

@@ -24,6 +24,13 @@ def test_each_seed_starts_from_its_own_of_the_configuration_that_is_best_over_th
     assert [source(experiment_id, seed=seed) for seed in SEEDS] == list(better.values())
 
 
+def test_one_lucky_seed_is_not_held_against_three(experiment_id):
+    planned = {seed: finished(dim="heads", seed=seed, validation_accuracy=0.80, params={"criterion": "gradient"})
+               for seed in SEEDS}  # fmt: skip
+    finished(dim="heads", seed=42, validation_accuracy=0.95, params={"criterion": "magnitude"})
+    assert source(experiment_id) == planned[42]
+
+
 def test_a_milder_cut_or_a_longer_training_is_not_adapted(experiment_id):
     planned = finished(dim="heads", validation_accuracy=0.7, params={"keep": 0.5})
     finished(dim="heads", config="heads-10", validation_accuracy=0.9, params={"keep": 0.83})

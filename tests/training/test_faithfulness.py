@@ -1,36 +1,30 @@
 """Whether training is what the plan says: its arithmetic, its schedule, its batches, and what counts as its time."""
 
-import copy
 import gc
 
 import pytest
 import torch
+from networks import small, small_texts, small_tokenizer
 from transformers import TrainingArguments
 
-from encoder_reduction.data import corpora
-from encoder_reduction.data.tokenisation import tokenise
 from encoder_reduction.errors import UserError
 from encoder_reduction.plan import presets
+from encoder_reduction.profiling.compute import Shape
 from encoder_reduction.profiling.inference import for_inference
+from encoder_reduction.profiling.memory import TrainingState
 from encoder_reduction.training import fine_tuning, recorder
 from encoder_reduction.training.batches import more_passes
-from encoder_reduction.training.fine_tuning import FineTuner, _Trainer
-from encoder_reduction.training.pieces import VARIABLE, Pieces
+from encoder_reduction.training.fine_tuning import FineTuner, Training, _Trainer
+from encoder_reduction.training.pieces import VARIABLE, Pieces, Record
 from encoder_reduction.training.recorder import Recorder
 
-pytestmark = pytest.mark.slow
+TRAIN, VALIDATION = small_texts(24, seed=0), small_texts(24, seed=1)
 
 
-@pytest.fixture(scope="module")
-def tokenised(packaged, movies):
-    _, tokenizer = packaged["bert"]
-    return {split: tokenise(corpora.draw(movies[split], 24, seed=0), tokenizer, 64) for split in corpora.SPLITS}
-
-
-def tuner(packaged, log=lambda values, step: None, **changed):
-    model, tokenizer = packaged["bert"]
+def tuner(head_size=4, **changed):
+    model = small("bert", layers=2, heads=2, head_size=head_size, intermediate=4 * head_size)
     settings = presets.load("packaged")[0].fine_tuning.model_copy(update={"epochs": 2.0, "batch_size": 8, **changed})
-    return FineTuner(copy.deepcopy(model), tokenizer, settings, 1, log, False)
+    return FineTuner(model, small_tokenizer(), settings, 1, lambda values, step: None, False)
 
 
 class Clock:
@@ -50,7 +44,7 @@ class Clock:
 
 
 @pytest.fixture(scope="module")
-def trained(packaged, tokenised, tmp_path_factory):
+def trained(tmp_path_factory):
     """With a checkpoint a step; a step takes 1 s, a batch of evaluation 100 s, a checkpoint 10,000 s."""
     clock, rates, decays = Clock(), [], set()
 
@@ -66,9 +60,9 @@ def trained(packaged, tokenised, tmp_path_factory):
         patch.setattr(_Trainer, "prediction_step", clock.slow(_Trainer.prediction_step, 100.0))
         patch.setattr(Pieces, "save", clock.slow(Pieces.save, 10_000.0))
         patch.setattr(Recorder, "on_optimizer_step", look)
-        chosen = tuner(packaged, warmup_ratio=0.5, learning_rate=3e-5, weight_decay=0.02)
+        chosen = tuner(warmup_ratio=0.5, learning_rate=3e-5, weight_decay=0.02)
         pieces = Pieces(tmp_path_factory.mktemp("trained") / "checkpoints")
-        training = chosen.train(tokenised["train"], tokenised["validation"], pieces)
+        training = chosen.train(TRAIN, VALIDATION, pieces)
     assert clock.now == 6 * 1 + 2 * 100 + 6 * 10_000
     return training, rates, decays
 
@@ -77,12 +71,37 @@ def test_evaluation_and_checkpoints_are_no_training_time(trained):
     assert trained[0].seconds == 6.0
 
 
-def test_examples_and_tokens_are_counted_without_padding(trained, tokenised):
+def test_examples_and_tokens_are_counted_without_padding(trained):
     assert trained[0].examples == 2 * 24
-    assert trained[0].tokens == 2 * sum(tokenised["train"]["length"])
-    padded = sum(shape.examples * shape.padded for shape in trained[0].shapes)
-    assert trained[0].padding == pytest.approx(1 - trained[0].tokens / padded)
-    assert trained[0].padding > 0
+    assert trained[0].tokens == 2 * sum(TRAIN["length"])
+
+
+def test_padding_is_the_share_of_what_was_computed_for_nothing():
+    shapes, state = [Shape(4, 10, 30), Shape(2, 5, 9)], TrainingState(1.0, 1.0, 2.0, 0.5)
+    training = Training(
+        seconds=2.0, steps=2, shapes=shapes, state=state, micro_batch_size=4, best_epoch=1.0, validation_accuracy=0.8,
+        validation_f1=0.7, earlier_pieces=[],
+    )  # fmt: skip
+    assert training.padding == pytest.approx(11 / 50)
+
+
+def test_a_point_of_the_curve_is_the_mean_of_the_steps_since_the_last():
+    record = Record()
+    for loss in (1.0, 2.0, 6.0):
+        record.note_loss(torch.tensor(loss))
+        record.loss_steps += 1
+    assert record.take_loss() == 3.0
+    record.note_loss(torch.tensor(5.0))
+    record.loss_steps += 1
+    assert record.take_loss() == 5.0
+
+
+def test_of_several_passes_a_step_the_losses_are_shares_of_one():
+    record = Record(passes=2)
+    for share in (0.5, 0.75):
+        record.note_loss(torch.tensor(share))
+    record.loss_steps += 1
+    assert record.take_loss() == 1.25
 
 
 def test_the_learning_rate_warms_up_and_falls_linearly(trained):
@@ -122,26 +141,32 @@ def arguments(monkeypatch):
         (False, "fp32", False, False),
     ],
 )
-def test_the_arithmetic_is_the_plans(packaged, tokenised, tmp_path, monkeypatch, arguments, gpu, precision, fp16, bf16):
+def test_the_arithmetic_is_the_plans(tmp_path, monkeypatch, arguments, gpu, precision, fp16, bf16):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
     with pytest.raises(Asked):
-        tuner(packaged, precision=precision).train(tokenised["train"], tokenised["validation"], Pieces(tmp_path / "a"))
+        tuner(precision=precision).train(TRAIN, VALIDATION, Pieces(tmp_path / "a"))
     assert (arguments["fp16"], arguments["bf16"], arguments["use_cpu"]) == (fp16, bf16, not gpu)
 
 
-def test_converted_weights_are_computed_with_as_they_are(packaged, tokenised, arguments):
-    chosen = tuner(packaged, precision="bf16")
+def test_an_incomplete_batch_is_a_step_of_the_schedule(tmp_path, arguments):
+    with pytest.raises(Asked):
+        tuner(epochs=3.0, warmup_ratio=0.1).train(range(100), VALIDATION, Pieces(tmp_path / "a"))
+    assert arguments["warmup_steps"] == round(0.1 * 3 * 13)  # thirteen batches of eight at most make a hundred
+
+
+def test_converted_weights_are_computed_with_as_they_are(arguments):
+    chosen = tuner(precision="bf16")
     for_inference(chosen.model, "bf16")
     with pytest.raises(Asked):
-        chosen.logits(tokenised["test"])
+        chosen.logits(VALIDATION)
     assert (arguments["fp16"], arguments["bf16"]) == (False, False)
 
 
-def test_several_gpus_do_not_multiply_the_batch(packaged, tokenised, tmp_path, monkeypatch):
+def test_several_gpus_do_not_multiply_the_batch(tmp_path, monkeypatch):
     """Where a process has started CUDA before it could take one."""
     monkeypatch.setattr(TrainingArguments, "n_gpu", property(lambda self: 4))
     with pytest.raises(UserError, match="A step would take 32 examples on 4 GPUs instead of batch_size=8 on one"):
-        tuner(packaged).train(tokenised["train"], tokenised["validation"], Pieces(tmp_path / "a"))
+        tuner().train(TRAIN, VALIDATION, Pieces(tmp_path / "a"))
 
 
 @pytest.mark.parametrize(("batch_size", "at_once"), [(6, [6, 3, 2, 1]), (24, [24, 12, 8, 6, 4, 3, 2, 1]), (7, [7, 1])])
@@ -153,7 +178,7 @@ def test_passes_divide_a_batch_evenly(batch_size, at_once):
     assert found == at_once
 
 
-def test_out_of_memory_never_changes_how_many_examples_a_step_takes(packaged, tokenised, monkeypatch, tmp_path):
+def test_out_of_memory_never_changes_how_many_examples_a_step_takes(monkeypatch, tmp_path):
     step, tried, stepped = _Trainer.training_step, [], []
 
     def with_room_for_two(self, model, inputs, *arguments, **more):
@@ -164,16 +189,14 @@ def test_out_of_memory_never_changes_how_many_examples_a_step_takes(packaged, to
 
     monkeypatch.setattr(_Trainer, "training_step", with_room_for_two)
     monkeypatch.setattr(Recorder, "on_optimizer_step", lambda self, *_, optimizer, **__: stepped.append(len(tried)))
-    trained = tuner(packaged, batch_size=6).train(
-        tokenised["train"], tokenised["validation"], Pieces(tmp_path / "checkpoints")
-    )
+    trained = tuner(batch_size=6).train(TRAIN, VALIDATION, Pieces(tmp_path / "checkpoints"))
     assert tried == [6, 3] + [2] * 24
     assert (trained.micro_batch_size, trained.steps, trained.examples) == (2, 8, 48)
     assert stepped == [2 + 3 * count for count in range(1, 9)]
 
 
-def test_training_keeps_no_second_copy_of_the_weights_in_memory(packaged, tokenised, monkeypatch, tmp_path):
-    chosen = tuner(packaged)
+def test_training_keeps_no_second_copy_of_the_weights_in_memory(monkeypatch, tmp_path):
+    chosen = tuner(head_size=128)
     step, found = _Trainer.training_step, []
 
     def storages():
@@ -188,5 +211,5 @@ def test_training_keeps_no_second_copy_of_the_weights_in_memory(packaged, tokeni
         return step(*arguments, **more)
 
     monkeypatch.setattr(_Trainer, "training_step", look)
-    chosen.train(tokenised["train"], tokenised["validation"], Pieces(tmp_path / "checkpoints"))
+    chosen.train(TRAIN, VALIDATION, Pieces(tmp_path / "checkpoints"))
     assert found[0] < 0.01 * sum(parameter.nbytes for parameter in chosen.model.parameters())
