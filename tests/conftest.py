@@ -1,10 +1,12 @@
 """Fixtures: the packaged models and texts, a preset small enough for tests, and the project's commands."""
 
+import gc
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -44,21 +46,44 @@ Command = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The tests of one file go to one process, and so share its fixtures; those that look at one study, too.
+    """The tests of one file go to one process, and so share its fixtures; those of one study or one store, too.
 
-    Those that start commands or need what Debian brings are marked, so that `make quick` leaves them out.
+    Those that start commands or need what Debian brings are marked, so that `make quick` leaves them out. What takes
+    long begins first, so that no process is left with it at the end.
     """
+    takes: dict[str, int] = {}
     for item in items:
         if {"command", "debian"} & set(item.fixturenames):
             item.add_marker("outside")
         group = "study" if item.path.stem in ("test_cluster", "test_commands") else item.path.stem
+        group = "store" if "session_store" in item.fixturenames else group
         item.add_marker(pytest.mark.xdist_group(group))
+        long = ("slow" in item.keywords) + 2 * ("outside" in item.keywords)
+        takes[group] = max(takes.get(group, 0), long)
+    items.sort(key=lambda item: -takes[item.get_closest_marker("xdist_group").args[0]])
+
+
+def pytest_collection_finish() -> None:
+    """The modules that are loaded now stay: no collection of garbage, of which a training makes many, looks at them."""
+    gc.collect()
+    gc.freeze()
+
+
+class Lazily(dict):
+    """Makes the value of a key when it is asked for."""
+
+    def __init__(self, make: Callable[[str], Any]) -> None:
+        super().__init__()
+        self._make = make
+
+    def __missing__(self, key: str) -> Any:
+        return self.setdefault(key, self._make(key))
 
 
 @pytest.fixture(scope="session")
-def packaged() -> dict[str, tuple[PreTrainedModel, PreTrainedTokenizerBase]]:
-    preset, _ = presets.load("packaged")
-    return {family: checkpoints.load(preset.models[family], seed=1) for family in FAMILIES}
+def packaged() -> Mapping[str, tuple[PreTrainedModel, PreTrainedTokenizerBase]]:
+    models = presets.load("packaged")[0].models
+    return Lazily(lambda family: checkpoints.load(models[family], seed=1))
 
 
 @pytest.fixture(scope="session")
@@ -67,13 +92,15 @@ def movies():
 
 
 @pytest.fixture(scope="session")
-def batches(packaged, movies) -> dict[str, list[Batch]]:
+def batches(packaged, movies) -> Mapping[str, list[Batch]]:
     """96 real training texts per family, as calibration batches."""
-    result = {}
-    for family, (_, tokenizer) in packaged.items():
+
+    def make(family: str) -> list[Batch]:
+        _, tokenizer = packaged[family]
         tokenised = tokenise(corpora.draw(movies["train"], 96, seed=0), tokenizer, max_length=64)
-        result[family] = calibration.batches(tokenised, tokenizer, 96, seed=0, device=torch.device("cpu"))
-    return result
+        return calibration.batches(tokenised, tokenizer, 96, seed=0, device=torch.device("cpu"))
+
+    return Lazily(make)
 
 
 @pytest.fixture(scope="session")

@@ -140,7 +140,6 @@ PLANTED = {"heads": 0.0, "hidden": 0.12, "layers": 0.06}
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("quick_collections")
 def test_over_100_stores_tables_ranking_and_decisions_are_the_planted_ones():
     rng = np.random.default_rng(5)
     covered, covered_f1, covered_on_average, first, false, found = [], [], [], 0, 0, []
@@ -176,6 +175,7 @@ def test_where_training_seeds_differ_by_02_points_intervals_hold_and_nothing_fal
     assert false <= 0.06
 
 
+@pytest.mark.slow
 def test_one_seed_of_many_examples_finds_differences_that_are_the_seeds():
     """What one seed cannot say: the luck of two trainings is a real difference of these runs."""
     for seeds, judged in ((1, judged_over_seeds_and_examples), (3, judged_over_examples_alone)):

@@ -35,11 +35,11 @@ def predictions(right):
 def test_the_customers_table_has_the_figures_that_its_titles_name():
     table = tables.customers_table(rows(), presets.load("packaged")[0])
     assert table.iloc[0].to_dict() == {
-        "Model": "minilm-bert", "Config": "baseline", "Accuracy": 0.81, "F1-score": 0.82, "Inference Time (ms)": 12.0,
+        "Model": "minilm-bert", "Config": "Baseline", "Accuracy": 0.81, "F1-score": 0.82, "Inference Time (ms)": 12.0,
         "Memory (GB)": 3.0, "Training Time (s)": 40.0,
     }  # fmt: skip
-    assert table.iloc[3]["Config"] == "layers-3"
-    assert table.iloc[1]["Config"] == "heads (missing)"
+    assert table.iloc[3]["Config"] == "3 Hidden Layers"
+    assert table.iloc[1]["Config"] == "Attention Heads (missing)"
 
 
 def test_a_reduction_that_is_worse_loses_accuracy_and_f1():

@@ -50,6 +50,7 @@ def test_splits_never_change(movies, products):
     assert [corpora.fingerprint(data[split]) for data in (movies, products) for split in corpora.SPLITS] == FINGERPRINTS
 
 
+@pytest.mark.slow
 def test_a_model_cache_that_cannot_be_written_to_is_only_read(tmp_path):
     """HF_HOME lies below a file, where even root makes no folder."""
     (tmp_path / "file").touch()
@@ -204,6 +205,7 @@ def test_the_text_is_fetched_once_and_then_used_offline(tmp_path):
     assert "Fetching" not in again.stderr
 
 
+@pytest.mark.slow
 def test_another_archive_than_the_pinned_one_is_refused(monkeypatch):
     monkeypatch.setattr(packaged_text, "SHA256", "0" * 64)
     with pytest.raises(UserError, match="where 0000"):

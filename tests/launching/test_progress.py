@@ -5,7 +5,7 @@ from contextlib import suppress
 import pytest
 from stores import finished
 
-from encoder_reduction.launching import progress
+from encoder_reduction.launching import progress, queue
 from encoder_reduction.plan import presets
 from encoder_reduction.plan.study import Study
 from encoder_reduction.profiling.machine import device_name
@@ -17,6 +17,7 @@ PLAN = STUDY.preset.plan("baseline", "bert")
 
 @pytest.fixture(autouse=True)
 def nothing_submitted(monkeypatch, tmp_path):
+    monkeypatch.setattr(queue, "queue", dict)
     monkeypatch.setattr(progress, "LOGS", tmp_path)
     monkeypatch.setenv("ENCODER_REDUCTION_CACHE", str(tmp_path / "cache"))
 

@@ -3,8 +3,8 @@ import time
 
 import pytest
 import torch
+from networks import small, small_texts, small_tokenizer
 
-from encoder_reduction.data.tokenisation import tokenise
 from encoder_reduction.plan import presets
 from encoder_reduction.profiling.inference import Profiler, flops_of, for_inference, latency_table
 from encoder_reduction.reductions.heads import prune_heads
@@ -17,14 +17,17 @@ def plan():
 
 
 @pytest.fixture(scope="module")
-def profiler(packaged, plan):
-    model, tokenizer = packaged["roberta"]
-    return Profiler(for_inference(copy.deepcopy(model), "auto"), tokenizer, plan.fine_tuning, plan.profiling)
+def profiler(plan):
+    return Profiler(for_inference(network(), "auto"), small_tokenizer(), plan.fine_tuning, plan.profiling)
 
 
 @pytest.fixture(scope="module")
-def tokenised(packaged, movies):
-    return tokenise(movies["test"].select(range(50)), packaged["roberta"][1], max_length=64)
+def tokenised():
+    return small_texts(50, seed=0)
+
+
+def network():
+    return small("roberta", layers=2, heads=12, head_size=4, intermediate=96, spread=0.2)
 
 
 def test_workloads_are_the_first_texts_and_each_length_that_fits(profiler, tokenised):
@@ -42,9 +45,8 @@ def test_workloads_are_the_first_texts_and_each_length_that_fits(profiler, token
 
 
 @pytest.mark.parametrize(("precision", "dtype", "tolerance"), [("fp32", "float32", 1e-4), ("bf16", "bfloat16", 0.05)])
-def test_a_model_for_inference_has_its_weights_converted_once(packaged, profiler, precision, dtype, tolerance):
-    model = packaged["roberta"][0].eval()
-    ready = for_inference(copy.deepcopy(model).train(), precision)
+def test_a_model_for_inference_has_its_weights_converted_once(profiler, precision, dtype, tolerance):
+    model, ready = network(), for_inference(network().train(), precision)
     assert {str(parameter.dtype) for parameter in ready.parameters()} == {f"torch.{dtype}"}
     (batch,) = profiler.fixed(16, 8).batches
     with torch.inference_mode():
@@ -95,15 +97,15 @@ def attention_of(model):
 
 
 @pytest.mark.parametrize("pruned", [False, True])
-def test_profiling_leaves_the_model_as_it_was(packaged, plan, tokenised, pruned):
-    model, tokenizer = packaged["roberta"]
+def test_profiling_leaves_the_model_as_it_was(plan, tokenised, pruned):
+    model = network()
     if pruned:
         kept = torch.arange(6).expand(model.config.num_hidden_layers, 6)
         model = prune_heads(model, kept)
-    model = for_inference(copy.deepcopy(model), "fp32")
+    model = for_inference(model, "fp32")
     config, state, attention = copy.deepcopy(model.config), copy.deepcopy(model.state_dict()), attention_of(model)
     assert attention == {"sdpa"}
-    profiler = Profiler(model, tokenizer, plan.fine_tuning, plan.profiling)
+    profiler = Profiler(model, small_tokenizer(), plan.fine_tuning, plan.profiling)
     texts = profiler.texts(tokenised, 8)
     assert profiler.memory(texts).peak > 0
     assert flops_of(model).forward(16) > 0

@@ -74,6 +74,7 @@ def stream_error(model, wide, batches, channels=None):
     return ((got - wanted).square().sum() / (wanted - wanted.mean(0)).square().sum()).item()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize(
     ("dim", "strategy", "criterion"), [("heads", "prune", "gradient"), ("layers", "alternate", None)]
@@ -89,6 +90,7 @@ def test_correction_brings_the_stream_back_on_unseen_text(packaged, batches, fam
     assert errors["least_squares"] < 0.95 * errors["none"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_correction_of_the_width_brings_the_kept_channels_back(packaged, batches, family):
     wide, seen, unseen = packaged[family][0], batches[family][::2], batches[family][1:2]

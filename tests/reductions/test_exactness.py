@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from networks import random_batch, small
 from oracles import duplicate_channels, logits, logits_without_heads, logits_without_layers, silence_units
 
 from conftest import FAMILIES
@@ -27,13 +28,13 @@ def family(request):
 
 
 @pytest.fixture
-def model(packaged, family):
-    return packaged[family][0]
+def model(family):
+    return small(family, layers=6, heads=12, head_size=4, intermediate=96, spread=0.2)
 
 
 @pytest.fixture
-def texts(batches, family):
-    return batches[family][:1]
+def texts():
+    return [random_batch()]
 
 
 @pytest.mark.parametrize(("dim", "ways"), EVERYTHING.items())
@@ -49,7 +50,7 @@ def test_keeping_everything_is_the_identity(model, texts, dim, ways):
 def test_pruned_heads_are_zeroed_heads(model, texts, family, criterion):
     kept = select_heads(model, 5, criterion, texts, seed=3)
     removed = [sorted(set(range(12)) - set(row)) for row in kept.tolist()]
-    expected = logits_without_heads(model, family, removed, texts, head_size=32)
+    expected = logits_without_heads(model, family, removed, texts, head_size=4)
     assert (expected - logits(model, texts)).abs().max() > 1e-3
     torch.testing.assert_close(logits(prune_heads(model, kept), texts), expected, atol=1e-5, rtol=0)
 
@@ -58,7 +59,7 @@ def test_heads_can_be_pruned_again(model, texts, family):
     once = prune_heads(model, torch.tensor([[0, 1, 4, 9]] * 6))
     twice = prune_heads(once, torch.tensor([[1, 3]] * 6))
     removed = [sorted(set(range(12)) - {1, 9})] * 6
-    expected = logits_without_heads(model, family, removed, texts, head_size=32)
+    expected = logits_without_heads(model, family, removed, texts, head_size=4)
     torch.testing.assert_close(logits(twice, texts), expected, atol=1e-5, rtol=0)
 
 
@@ -115,4 +116,4 @@ def test_random_weights_share_the_architecture_only(model, texts):
     name = "classifier.weight" if hasattr(model.classifier, "weight") else "classifier.dense.weight"
     weights = [m.state_dict()[name] for m in (control, again)]
     assert torch.equal(*weights)
-    assert (control.base_model.embeddings.word_embeddings.weight.std() - 0.02).abs() < 0.002
+    assert (control.base_model.embeddings.word_embeddings.weight.std() - 0.2).abs() < 0.02

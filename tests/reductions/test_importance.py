@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from networks import random_batch, small
 from oracles import ATTENTION_OUTPUT, LAYERS, inputs_of
 from torch import nn
 from torch.nn.functional import cosine_similarity, cross_entropy
@@ -11,13 +12,13 @@ from encoder_reduction.reductions.layers import select_layers
 
 
 @pytest.fixture
-def model(packaged):
-    return packaged["bert"][0]
+def model():
+    return small("bert", layers=6, heads=12, head_size=4, intermediate=96, spread=0.2)
 
 
 @pytest.fixture
-def texts(batches):
-    return batches["bert"][:2]
+def texts():
+    return [random_batch(), random_batch(seed=1)]
 
 
 def test_head_sensitivity_is_the_derivative_by_a_mask(model, texts):
@@ -29,7 +30,7 @@ def test_head_sensitivity_is_the_derivative_by_a_mask(model, texts):
     def losses(factor):
         def scale(module, args):
             context = args[0].clone()
-            context[..., head * 32 : (head + 1) * 32] *= factor
+            context[..., head * 4 : (head + 1) * 4] *= factor
             return (context,)
 
         handle = module.register_forward_pre_hook(scale)

@@ -32,9 +32,9 @@ def small(
     return RobertaForSequenceClassification(RobertaConfig(**sizes, **shared)).eval()
 
 
-def random_batch() -> dict[str, torch.Tensor]:
+def random_batch(seed: int = 0) -> dict[str, torch.Tensor]:
     """Four texts of twelve words, two of them shorter by three."""
-    tokens = torch.randint(1, 50, (4, 12), generator=torch.Generator().manual_seed(0))
+    tokens = torch.randint(1, 50, (4, 12), generator=torch.Generator().manual_seed(seed))
     mask = torch.ones_like(tokens)
     mask[:2, 9:] = 0
     return {"input_ids": tokens * mask, "attention_mask": mask, "labels": torch.tensor([0, 1, 0, 1])}

@@ -1,7 +1,6 @@
 """Runs written for a test, so that every figure of them is known."""
 
 import functools
-import gc
 from typing import get_args
 
 import mlflow
@@ -17,31 +16,21 @@ from encoder_reduction.tracking.store import PREDICTIONS_FILE
 FULL = {"heads": 12, "hidden": 384, "layers": 6}
 
 
-@pytest.fixture(scope="module")
-def module_store(tmp_path_factory):
-    """A store of the test module's own, for this process; its folder."""
-    folder = tmp_path_factory.mktemp("store")
-    before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(f"sqlite:///{folder}/store.db")
-    yield folder
-    mlflow.set_tracking_uri(before)
+@pytest.fixture(scope="session")
+def session_store(tmp_path_factory):
+    """The folder of one store, since making one takes seconds."""
+    return tmp_path_factory.mktemp("store")
 
 
 @pytest.fixture
-def experiment_id(module_store, request, monkeypatch):
-    """An empty experiment for each test, in one store, since making a store takes seconds; its id."""
-    name = request.node.name
-    mlflow.create_experiment(name, artifact_location=str(module_store / name))
+def experiment_id(session_store, request, monkeypatch):
+    """An empty experiment for each test, in one store, which is this process's meanwhile; its id."""
+    before, name = mlflow.get_tracking_uri(), f"{request.module.__name__}-{request.node.name}"
+    mlflow.set_tracking_uri(f"sqlite:///{session_store}/store.db")
+    mlflow.create_experiment(name, artifact_location=str(session_store / name))
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", name)
-    return mlflow.set_experiment(name).experiment_id
-
-
-@pytest.fixture
-def quick_collections():
-    """Statsmodels collects garbage in each Holm correction; not to look at torch's objects saves a second each."""
-    gc.freeze()
-    yield
-    gc.unfreeze()
+    yield mlflow.set_experiment(name).experiment_id
+    mlflow.set_tracking_uri(before)
 
 
 @functools.cache
