@@ -4,9 +4,9 @@ import os
 
 from .data import cache
 
-# Libraries read these when they are imported; a user's own setting wins. No chatter and no telemetry:
+# Libraries read these when they are imported; a user's own setting wins. No chatter and no telemetry. What transformers
+# warns of while it reads a user's files is said all the same, by models/checkpoints.py; datasets is heard throughout.
 _QUIET = {
-    "DATASETS_VERBOSITY": "error",
     "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "HF_HUB_VERBOSITY": "critical",

@@ -1,14 +1,17 @@
 import copy
+import json
 import multiprocessing
 import os
 import sys
 
 import pytest
 from datasets import Dataset
+from networks import words
 from transformers import AutoTokenizer
 
 from encoder_reduction.data import cache, corpora, tokenisation
-from encoder_reduction.data.tokenisation import tokenise
+from encoder_reduction.data.tokenisation import check_words, tokenise
+from encoder_reduction.errors import UserError
 
 
 @pytest.fixture(autouse=True)
@@ -113,3 +116,45 @@ def test_eight_that_start_at_once_tokenise_once(packaged, tmp_path, monkeypatch)
         process.join()
     assert [examples for examples, _ in found] == [4] * 8
     assert sum(stored for _, stored in found) == 1
+
+
+def in_python(folder, word="good", **settings):
+    """A tokenizer without a fast backend, which knows one word and single letters."""
+    folder.mkdir()
+    (folder / "vocab.txt").write_text("".join(f"{token} 9\n" for token in [f"{word}</w>", "film</w>", *"abcdefg"]))
+    (folder / "bpe.codes").write_text("g o 9\ngo o 8\ngoo d</w> 7\n")
+    settings = {"tokenizer_class": "BertweetTokenizer", "model_max_length": 20} | settings
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    (folder / "config.json").write_text(json.dumps({"model_type": "roberta"}))
+    return AutoTokenizer.from_pretrained(folder)
+
+
+def test_a_tokenizer_written_in_python_is_known_by_its_files_and_settings(texts, own_cache, tmp_path):
+    tokenizer = in_python(tmp_path / "one")
+    tokenised = tokenise(texts, tokenizer, 16)
+    assert tokenised["input_ids"] == tokenizer(list(texts["text"]), truncation=True, max_length=16)["input_ids"]
+    tokenizer.save_pretrained(tmp_path / "elsewhere")
+    again = AutoTokenizer.from_pretrained(tmp_path / "elsewhere", model_max_length=9)
+    for same in (tokenizer, again, in_python(tmp_path / "two")):
+        tokenise(texts, same, 16)
+    assert len([folder for folder in own_cache.iterdir() if folder.is_dir()]) == 1
+    tokenise(texts, in_python(tmp_path / "words", word="bad"), 16)
+    tokenise(texts, in_python(tmp_path / "settings", normalization=True), 16)
+    assert len([folder for folder in own_cache.iterdir() if folder.is_dir()]) == 3
+
+
+@pytest.mark.parametrize(
+    ("known", "unknown", "said"),
+    [(19, 1, None), (18, 2, "10% of the tokens"), (2, 18, "90% of the tokens"), (1, 19, "refused"), (0, 0, None)],
+)
+def test_unknown_words_are_counted_before_training(known, unknown, said, caplog):
+    """Special tokens count for nothing: one text has two of them beside its words."""
+    texts = ["good " * known + "xyz " * unknown]
+    tokenised = tokenise(Dataset.from_dict({"id": ["a"], "text": texts, "label": [0]}), words(), 64)
+    if said == "refused":
+        with pytest.raises(UserError, match=r"95% of the tokens of these texts are unknown .* \(19 of 20\)"):
+            check_words(tokenised, words(), "these texts")
+        return
+    check_words(tokenised, words(), "these texts")
+    assert (said or "") in caplog.text
+    assert bool(said) == bool(caplog.messages)

@@ -231,7 +231,8 @@ def test_what_was_scored_is_what_is_served(whole):
 
 def test_the_folder_states_its_precision_and_keeps_whole_weights(whole):
     config = json.loads((whole.huggingface / "config.json").read_text())
-    assert (config["inference_dtype"], config["inference_max_length"], config["dtype"]) == ("bfloat16", 8, "float32")
+    assert (config["inference_dtype"], config["dtype"]) == ("bfloat16", "float32")
+    assert json.loads((whole.huggingface / "tokenizer_config.json").read_text())["model_max_length"] == 8
     with safe_open(whole.huggingface / "model.safetensors", "pt") as weights:
         name = next(iter(weights.keys()))
         assert weights.get_tensor(name).dtype == torch.float32

@@ -40,15 +40,21 @@ def random_batch(seed: int = 0) -> dict[str, torch.Tensor]:
     return {"input_ids": tokens * mask, "attention_mask": mask, "labels": torch.tensor([0, 1, 0, 1])}
 
 
-def small_tokenizer(*words: str) -> PreTrainedTokenizerFast:
-    """Knows at most 46 words, from token 4 on."""
+def small_tokenizer(*words: str, **more: object) -> PreTrainedTokenizerFast:
+    """Knows these words, from token 4 on."""
     special = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
     known = {word: index for index, word in enumerate((*special, *words))}
     backend = Tokenizer(models.WordLevel(known, unk_token="[UNK]"))
     backend.pre_tokenizer = pre_tokenizers.Whitespace()
     backend.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
     names = dict(zip(("pad_token", "unk_token", "cls_token", "sep_token"), special, strict=True))
-    return PreTrainedTokenizerFast(tokenizer_object=backend, model_max_length=28, **names)
+    return PreTrainedTokenizerFast(tokenizer_object=backend, **{"model_max_length": 28, **names, **more})
+
+
+def words(size: int = 50, **more: object) -> PreTrainedTokenizerFast:
+    """A tokenizer of so many tokens: [PAD], [UNK], [CLS], [SEP], good, bad, film, plot, w8, w9, ..."""
+    known = ["good", "bad", "film", "plot", *(f"w{i}" for i in range(8, size))][: size - 4]
+    return small_tokenizer(*known, **{"model_max_length": int(1e30), **more})
 
 
 def small_texts(count: int, seed: int) -> Dataset:

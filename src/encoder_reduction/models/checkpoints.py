@@ -1,61 +1,90 @@
 """Checkpoints by name: weights and tokenizer from the hub, a local folder, or the packaged model."""
 
 import copy
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import (
+    AutoConfig,
     AutoModelForSequenceClassification,
-    AutoTokenizer,
+    PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from transformers.utils.logging import disable_progress_bar
+from transformers.utils import logging as transformers_logging
 
 from ..data import hub
 from ..data.corpora import LABELS
 from ..errors import UserError
 from ..plan.sections import Checkpoint
-from . import packaged_model
-from .architectures import family_of
+from . import packaged_model, tokenizers, weights
+from .architectures import family_named, family_of
+
+_LOGGER = logging.getLogger(__name__)
 
 # Reading and writing weights takes a second; the hub's own progress bars for downloads stay.
-disable_progress_bar()
+transformers_logging.disable_progress_bar()
 
 _LABEL_CONFIG: dict[str, Any] = {
     "num_labels": len(LABELS),
     "id2label": dict(enumerate(LABELS)),
     "label2id": {label: index for index, label in enumerate(LABELS)},
 }
+# Of an earlier task or of whoever wrote the file; a run states its own.
+_OURS: dict[str, Any] = {
+    "problem_type": None,
+    "dtype": torch.float32,
+    "output_hidden_states": False,
+    "output_attentions": False,
+    "return_dict": True,
+}
 
 
-def load(checkpoint: Checkpoint, seed: int) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def load(
+    checkpoint: Checkpoint, seed: int, family: str | None = None
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """A sequence classifier with pretrained weights under a fresh head, and its tokenizer.
+
+    A head that the checkpoint brings is left out, with its labels; what the seed draws depends on nothing else.
 
     Args:
         checkpoint: where the weights are; ``packaged:bert`` and its like need no network.
-        seed: seeds the new classification head.
+        seed: seeds the new classification head, and BERT's pooler where the checkpoint has none.
+        family: the model type that it must be; any that can be reduced by default.
+
+    Returns:
+        The model, in float32 whatever its weights are stored in, and the tokenizer.
 
     Raises:
-        UserError: the checkpoint cannot be found or loaded, or its family cannot be reduced.
+        UserError: the checkpoint cannot be found or loaded, its family cannot be reduced, or encoder, configuration
+            and tokenizer do not belong together.
     """
     torch.manual_seed(seed)
     kind, _, name = checkpoint.source.partition(":")
     if kind == "packaged":
         if name not in ("bert", "roberta", "distilbert"):
             raise UserError(f"Unknown packaged model '{name}'; choose one of: bert, roberta, distilbert.")
+        _check_family(name, family, checkpoint)
         return packaged_model.load(name, **_LABEL_CONFIG)
     folder = hub.snapshot("model", checkpoint.source, checkpoint.revision).folder
-    try:
-        model = AutoModelForSequenceClassification.from_pretrained(folder, **_LABEL_CONFIG)
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"Checkpoint '{checkpoint.source}' could not be loaded ({_first_sentence(error)}); give a hub id, or a"
-            " local folder that save_pretrained wrote with model and tokenizer."
-        ) from error
-    family_of(model)
+    what = f"Checkpoint '{checkpoint.source}'"
+    with _warnings_as_lines(what):
+        config = _configuration(folder, what)
+        _check_family(config.model_type, family, checkpoint)
+        state = weights.encoder(folder, config, what)
+        torch.manual_seed(seed)
+        model = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32).eval()
+        backbone = model.get_submodule(family_of(model).backbone)
+        backbone.load_state_dict(backbone.state_dict() | state)
+        tokenizer = tokenizers.load(folder, model, what)
+    loaded = {f"{family_of(model).backbone}.{name}" for name in state}
+    drawn = dict.fromkeys(name.rpartition(".")[0] for name in model.state_dict() if name not in loaded)
+    print(f"{what}: its encoder is loaded; drawn with seed {seed}: {', '.join(drawn)}.", file=sys.stderr)
     return model, tokenizer
 
 
@@ -70,16 +99,55 @@ def load_folder(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]
     """A classifier and tokenizer out of a folder that a run of this project has logged, which may then go.
 
     Raises:
-        UserError: the folder does not hold a loadable model.
+        UserError: the folder does not hold a whole model with its head, or not the tokenizer of that model.
     """
-    try:
-        model, tokenizer = (
-            auto.from_pretrained(folder) for auto in (AutoModelForSequenceClassification, AutoTokenizer)
-        )
-    except (OSError, ValueError) as error:
-        raise UserError(f"Model folder {folder} could not be loaded ({_first_sentence(error)}).") from error
+    what = f"Model folder {folder}"
+    with _warnings_as_lines(what):
+        model = weights.whole(folder, what)
+        tokenizer = tokenizers.load(folder, model, what)
     return copy.deepcopy(model), tokenizer  # its weights were pages of the file, at any address
 
 
-def _first_sentence(error: Exception) -> str:
-    return " ".join(str(error).split()).split(". ")[0].rstrip(".")
+def _configuration(folder: Path, what: str) -> PretrainedConfig:
+    """That of a classifier of our two classes, whatever the checkpoint was trained for."""
+    with weights.readable(folder, what):
+        config = AutoConfig.from_pretrained(folder)
+    family_named(config.model_type)
+    if getattr(config, "quantization_config", None):
+        raise UserError(f"{what} is quantised; give the checkpoint that it was made of.")
+    for name, value in (_LABEL_CONFIG | _OURS).items():
+        setattr(config, name, value)
+    return config
+
+
+def _check_family(model_type: str, wanted: str | None, checkpoint: Checkpoint) -> None:
+    found = family_named(model_type).model_type
+    if wanted not in (None, found):
+        raise UserError(
+            f"Checkpoint '{checkpoint.source}' is of the family {found}, but model={wanted}; give model={found}, or a"
+            f" checkpoint of {wanted}."
+        )
+
+
+@contextmanager
+def _warnings_as_lines(what: str) -> Iterator[None]:
+    """What transformers warns of while it reads a user's files is said in one line each, once.
+
+    Its report of the weights is left out, since :mod:`.weights` refuses what matters in it.
+    """
+    said: dict[str, None] = {}
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: said.setdefault(" ".join(record.getMessage().split()))
+    before = transformers_logging.get_verbosity()
+    transformers_logging.disable_default_handler()
+    transformers_logging.add_handler(handler)
+    transformers_logging.set_verbosity_warning()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(before)
+        transformers_logging.remove_handler(handler)
+        transformers_logging.enable_default_handler()
+        for line in said:
+            if "LOAD REPORT" not in line:
+                _LOGGER.warning("%s: %s", what, line)

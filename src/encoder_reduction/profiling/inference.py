@@ -78,12 +78,11 @@ class Profiler:
         return Workload(str(tokens), batch_size, [batch])
 
     def workloads(self, tokenised: Dataset) -> list[Workload]:
-        """Texts and each fixed length that fits the model, in batches of one and of the plan's size."""
-        lengths = [length for length in self.settings.fixed_lengths if length <= self.tokenizer.model_max_length]
+        """Texts and each fixed length, in batches of one and of the plan's size."""
         sizes = sorted({1, self.fine_tuning.batch_size}, reverse=True)
         return [
             *(self.texts(tokenised, size) for size in sizes),
-            *(self.fixed(length, size) for length in lengths for size in sizes),
+            *(self.fixed(length, size) for length in self.settings.fixed_lengths for size in sizes),
         ]
 
     def calls(self, workload: Workload) -> list[Call]:

@@ -22,6 +22,7 @@ from ..profiling.latency import measure_interleaved
 from ..profiling.machine import device_name, watched
 from ..profiling.nvidia import take_one_gpu, visible_device
 from ..tracking import fingerprints, opening, store
+from .lengths import check_max_length, that_fit
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,8 @@ def _load(
     for run_id in run_ids:
         model, tokenizer = checkpoints.load_folder(folders.enter_context(store.downloaded_model(run_id)))
         model = for_inference(model.to(device), plan.fine_tuning.precision)
-        profiler = Profiler(model, tokenizer, plan.fine_tuning, plan.profiling)
+        check_max_length(plan, model)
+        profiler = Profiler(model, tokenizer, plan.fine_tuning, that_fit(plan.profiling, model))
         own = profiler.workloads(tokenise(test, tokenizer, plan.fine_tuning.max_length))
         profilers.append(profiler)
         workloads.append({(workload.name, workload.batch_size): workload for workload in own})

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from ..data import calibration, corpora
-from ..data.tokenisation import tokenise
+from ..data.tokenisation import check_words, tokenise
 from ..errors import UserError
 from ..models import checkpoints
 from ..plan.precision import compute_dtype, resolve_precision
@@ -31,6 +31,7 @@ from ..training.pieces import Pieces
 from ..training.recorder import CURVES, NonFiniteLossError
 from . import figures
 from .description import describe, flat_params, machine_tags, run_name
+from .lengths import check_max_length, that_fit
 from .sources import find_source
 
 SKIP_FINISHED = "ENCODER_REDUCTION_SKIP_FINISHED"
@@ -87,11 +88,14 @@ def execute(
 
         data = corpora.draw_splits(plan)
         model, tokenizer = load_model(plan, source_run)
+        check_max_length(plan, model)
+        profiling = that_fit(plan.profiling, model)
         model.to(device)
         stopwatch.lap("loading")
         tokenised = {split: tokenise(data[split], tokenizer, settings.max_length) for split in data}
+        check_words(tokenised["train"], tokenizer, f"the training texts of {plan.corpus.name}")
         model = reduce(plan, model, tokenizer, tokenised["train"])
-        state_inference(model, settings)
+        state_inference(model, tokenizer, settings)
 
         name = run_name(plan, model)
         precisions = {"resolved_precision": precision, "inference_precision": precision}
@@ -112,7 +116,7 @@ def execute(
             tuner = FineTuner(model, tokenizer, settings, plan.seed, run.point, progress)
             test = tuner.evaluate(tokenised["test"], data["test"]["id"])
             stopwatch.lap("evaluation")
-            profiler = Profiler(model, tokenizer, settings, plan.profiling)
+            profiler = Profiler(model, tokenizer, settings, profiling)
             texts = profiler.texts(tokenised["test"], settings.batch_size)
             inference_memory = profiler.memory(texts)
             inference = figures.inference(profiler, texts, tokenised["test"], data["test"]["text"])
@@ -138,7 +142,7 @@ def execute(
 def load_model(plan: RunPlan, source_run: str | None) -> tuple[PreTrainedModel, Tokenizer]:
     """The plan's checkpoint, or the model of the run that a transfer starts from."""
     if plan.stage != "transfer":
-        return checkpoints.load(plan.checkpoint, plan.seed)
+        return checkpoints.load(plan.checkpoint, plan.seed, plan.model)
     with store.downloaded_model(source_run) as folder:
         return checkpoints.load_folder(folder)
 
@@ -156,10 +160,10 @@ def reduce(plan: RunPlan, model: PreTrainedModel, tokenizer: Tokenizer, train: D
     return reduce_model(model, plan.reductions, batches, plan.seed)
 
 
-def state_inference(model: PreTrainedModel, settings: FineTuning) -> None:
-    """Write into the model's configuration how it is measured and scored, so that it is served like that."""
+def state_inference(model: PreTrainedModel, tokenizer: Tokenizer, settings: FineTuning) -> None:
+    """Write into model and tokenizer how they are measured and scored, so that they are served like that."""
     model.config.inference_dtype = str(compute_dtype(settings.precision)).removeprefix("torch.")
-    model.config.inference_max_length = settings.max_length
+    tokenizer.model_max_length = settings.max_length
 
 
 def train(

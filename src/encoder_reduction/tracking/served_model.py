@@ -6,7 +6,10 @@ MLflow copies this file beside the model and runs it on its own, so it imports n
 from typing import Any
 
 import mlflow
+import numpy as np
+import pandas as pd
 import torch
+from mlflow.exceptions import MlflowException
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 _BATCH = 32
@@ -20,27 +23,46 @@ class SentimentClassifier(mlflow.pyfunc.PythonModel):
         folder = context.artifacts["huggingface"]
         # Pruned heads bring their own class in this very folder; nothing is downloaded.
         self.tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
-        self.model = AutoModelForSequenceClassification.from_pretrained(folder, trust_remote_code=True).eval()
+        self.model = AutoModelForSequenceClassification.from_pretrained(
+            folder, trust_remote_code=True, dtype=torch.float32
+        ).eval()
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        # As the run cut its texts when it scored the model.
-        positions = self.model.config.max_position_embeddings - self.model.config.pad_token_id - 1
-        self.max_length = getattr(self.model.config, "inference_max_length", positions)
         self.model.to(device, _number_format(self.model.config, device))
+        # Of a table, MLflow would hand the first column of texts to what takes a list of them, whatever it is called.
+        self.predict = self.answer
 
     # No return annotation: MLflow warns at every load of one that mixes text and numbers.
     def predict(self, context: Any, model_input: list[str]):  # noqa: ANN201
-        """One dictionary with ``label`` and ``score`` for each text."""
-        answers = []
-        for start in range(0, len(model_input), _BATCH):
-            texts = list(model_input[start : start + _BATCH])
-            inputs = self.tokenizer(
-                texts, padding=True, truncation=True, max_length=self.max_length, return_tensors="pt"
-            )
+        """One dictionary with ``label`` and ``score`` for each text; the hint is the signature that is logged."""
+        return self.answer(context, model_input)
+
+    def answer(self, context: Any, model_input: Any):  # noqa: ANN201
+        """One dictionary with ``label`` and ``score`` for each text, or each row of a table's column ``text``."""
+        answers, texts = [], _texts(model_input)
+        for start in range(0, len(texts), _BATCH):
+            # Cut where the run cut its texts when it scored the model: the tokenizer states that length.
+            inputs = self.tokenizer(texts[start : start + _BATCH], padding=True, truncation=True, return_tensors="pt")
             with torch.inference_mode():
                 probabilities = self.model(**inputs.to(self.model.device)).logits.float().softmax(dim=-1)
             for score, index in zip(*probabilities.max(dim=-1), strict=True):
                 answers.append({"label": self.model.config.id2label[index.item()], "score": score.item()})
         return answers
+
+
+def _texts(given: Any) -> list[str]:
+    """The texts of a list, of a table's column ``text``, or of its only column."""
+    if isinstance(given, pd.DataFrame):
+        if len(given.columns) != 1 and "text" not in given:
+            raise MlflowException.invalid_parameter_value(
+                f"The table has the columns {', '.join(map(str, given.columns))}; give one with a column 'text'."
+            )
+        given = given["text"] if "text" in given else given.iloc[:, 0]
+    texts = list(given) if isinstance(given, list | tuple | pd.Series | np.ndarray) else [given]
+    if strange := [text for text in texts if not isinstance(text, str)]:
+        raise MlflowException.invalid_parameter_value(
+            f"{strange[0]!r} is no text; give a list of texts, or a table with a column 'text'."
+        )
+    return texts
 
 
 def _number_format(config: Any, device: str) -> torch.dtype:

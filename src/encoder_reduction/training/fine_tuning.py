@@ -224,7 +224,7 @@ class FineTuner:
             args=arguments,
             train_dataset=train,
             eval_dataset=validation,
-            processing_class=self.tokenizer,
+            # No processing_class: its padding would be written into the configuration, which RoBERTa counts from.
             data_collator=self._collator,
             compute_metrics=lambda output: score(output.predictions, output.label_ids),
         )

@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrai
 from ...errors import UserError
 from .family import Family, PrunedHeads, Sizes
 
-__all__ = ["Family", "PrunedHeads", "Sizes", "family_of", "pruned_class", "register", "sizes_of"]
+__all__ = ["Family", "PrunedHeads", "Sizes", "family_named", "family_of", "pruned_class", "register", "sizes_of"]
 
 _families: dict[str, Family] = {}
 _pruned: dict[str, type[PreTrainedModel]] = {}
@@ -46,7 +46,15 @@ def family_of(model: nn.Module) -> Family:
     Raises:
         UserError: if its model type is not one of the registered families.
     """
-    model_type = model.config.model_type
+    return family_named(model.config.model_type)
+
+
+def family_named(model_type: str) -> Family:
+    """The family of a model type, as a checkpoint's configuration states it.
+
+    Raises:
+        UserError: it is not one of the registered families.
+    """
     if model_type not in _families:
         allowed = ", ".join(sorted(name for name in _families if not name.startswith("pruned-")))
         raise UserError(f"Model type '{model_type}' cannot be reduced; choose a checkpoint of one of: {allowed}.")

@@ -58,6 +58,7 @@ class Family:
         pooler: the one of ``head_hidden`` that carries pretrained weights, if any.
         config_names: the configuration's own name for each of ``hidden``, ``heads``, ``layers`` and
             ``intermediate``.
+        counts_from_padding: whether positions are counted from the padding token's id + 1, as in RoBERTa.
     """
 
     model_type: str
@@ -81,6 +82,7 @@ class Family:
     intermediate: str = "intermediate.dense"
     output: str = "output.dense"
     output_norm: str = "output.LayerNorm"
+    counts_from_padding: bool = False
 
     @property
     def pruned_model_type(self) -> str:
@@ -92,6 +94,10 @@ class Family:
         value = {name: getattr(config, attribute) for name, attribute in self.config_names.items()}
         head_size = getattr(config, "head_size", None) or value["hidden"] // value["heads"]
         return Sizes(head_size=head_size, **value)
+
+    def positions(self, config: Any) -> int:
+        """How many tokens, special ones included, the table of positions has room for."""
+        return config.max_position_embeddings - (config.pad_token_id + 1 if self.counts_from_padding else 0)
 
     def resized(self, config: Any, **sizes: int) -> Any:
         """A copy of a configuration with some of its dimensions replaced."""

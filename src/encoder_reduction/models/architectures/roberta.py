@@ -8,6 +8,7 @@ FAMILY = Family(
     model_type="roberta",
     backbone="roberta",
     head_hidden=("classifier.dense",),
+    counts_from_padding=True,
     head_output="classifier.out_proj",
 )
 

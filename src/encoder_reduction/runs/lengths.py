@@ -1,0 +1,38 @@
+"""Which lengths a network has positions for: said before anything is trained."""
+
+import logging
+
+from transformers import PreTrainedModel
+
+from ..errors import UserError
+from ..models.architectures import family_of
+from ..plan.sections import Profiling, RunPlan
+
+_LOGGER = logging.getLogger(__name__)
+
+
+def check_max_length(plan: RunPlan, model: PreTrainedModel) -> None:
+    """Refuse a plan whose texts may be longer than the table of positions.
+
+    Raises:
+        UserError: ``max_length`` tokens do not fit.
+    """
+    positions, max_length = _positions(model), plan.fine_tuning.max_length
+    if max_length > positions:
+        raise UserError(
+            f"max_length={max_length} is not allowed for {plan.checkpoint.name}, which has positions for {positions}"
+            f" tokens; give max_length={positions} or less."
+        )
+
+
+def that_fit(profiling: Profiling, model: PreTrainedModel) -> Profiling:
+    """The settings with those fixed lengths that the network can read; the others are named in one line."""
+    positions = _positions(model)
+    fitting = tuple(length for length in profiling.fixed_lengths if length <= positions)
+    if left_out := ",".join(str(length) for length in profiling.fixed_lengths if length > positions):
+        _LOGGER.warning("The network has positions for %d tokens; not measured at: %s tokens.", positions, left_out)
+    return profiling.model_copy(update={"fixed_lengths": fitting})
+
+
+def _positions(model: PreTrainedModel) -> int:
+    return family_of(model).positions(model.config)

@@ -1,0 +1,42 @@
+"""Lengths against the positions of a network, before anything is trained."""
+
+import pytest
+import torch
+from networks import small
+
+from conftest import FAMILIES
+from encoder_reduction.errors import UserError
+from encoder_reduction.models.architectures import family_of
+from encoder_reduction.plan import presets
+from encoder_reduction.runs.lengths import check_max_length, that_fit
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("padding", [0, 1])
+def test_as_many_tokens_as_there_are_positions_can_be_read_and_not_one_more(family, padding):
+    """RoBERTa counts from its padding; the network itself is asked."""
+    model = small(family, 1, 2, 4, 16)
+    config = model.config
+    config.pad_token_id = padding
+    model = type(model)(config).eval()
+    allowed = family_of(model).positions(config)
+    assert allowed == (30 - 1 - padding if family == "roberta" else 30)
+    assert model(input_ids=torch.full((1, allowed), 7)).logits.isfinite().all()
+    with pytest.raises((IndexError, RuntimeError)):
+        model(input_ids=torch.full((1, allowed + 1), 7))
+    plan = presets.load("packaged")[0].plan("baseline", family, overrides={"max_length": allowed})
+    check_max_length(plan, model)
+    plan = presets.load("packaged")[0].plan("baseline", family, overrides={"max_length": allowed + 1})
+    with pytest.raises(
+        UserError, match=f"max_length={allowed + 1} is not allowed for .*; give max_length={allowed} or"
+    ):
+        check_max_length(plan, model)
+
+
+def test_fixed_lengths_that_do_not_fit_are_named_and_left_out(caplog):
+    model = small("bert", 1, 2, 4, 16)
+    profiling = presets.load("packaged")[0].profiling.model_copy(update={"fixed_lengths": (8, 30, 31, 128)})
+    assert that_fit(profiling, model).fixed_lengths == (8, 30)
+    assert caplog.messages == ["The network has positions for 30 tokens; not measured at: 31,128 tokens."]
+    assert that_fit(that_fit(profiling, model), model).fixed_lengths == (8, 30)
+    assert len(caplog.messages) == 1
