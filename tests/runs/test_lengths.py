@@ -27,9 +27,7 @@ def test_as_many_tokens_as_there_are_positions_can_be_read_and_not_one_more(fami
     plan = presets.load("packaged")[0].plan("baseline", family, overrides={"max_length": allowed})
     check_max_length(plan, model)
     plan = presets.load("packaged")[0].plan("baseline", family, overrides={"max_length": allowed + 1})
-    with pytest.raises(
-        UserError, match=f"max_length={allowed + 1} is not allowed for .*; give max_length={allowed} or"
-    ):
+    with pytest.raises(UserError, match=rf"^max_length={allowed + 1} is not .* give max_length={allowed} or less\.$"):
         check_max_length(plan, model)
 
 
@@ -38,5 +36,3 @@ def test_fixed_lengths_that_do_not_fit_are_named_and_left_out(caplog):
     profiling = presets.load("packaged")[0].profiling.model_copy(update={"fixed_lengths": (8, 30, 31, 128)})
     assert that_fit(profiling, model).fixed_lengths == (8, 30)
     assert caplog.messages == ["The network has positions for 30 tokens; not measured at: 31,128 tokens."]
-    assert that_fit(that_fit(profiling, model), model).fixed_lengths == (8, 30)
-    assert len(caplog.messages) == 1

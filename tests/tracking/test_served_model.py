@@ -14,12 +14,13 @@ from encoder_reduction.plan.sections import Checkpoint, Corpus
 from encoder_reduction.runs import run
 from encoder_reduction.tracking.store import PREDICTIONS_FILE, downloaded_model
 
+pytestmark = pytest.mark.slow
+
 MAX_LENGTH = 12
 VALUES = {
-    "batch_size": 16, "max_length": MAX_LENGTH, "precision": "fp32", "learning_rate": 0.01, "epochs": 2,
+    "batch_size": 16, "max_length": MAX_LENGTH, "precision": "fp32", "learning_rate": 0.001, "epochs": 1,
     "time_budget": 0.02, "min_repetitions": 2, "test_texts": 4, "fixed_lengths": "8,500",
 }  # fmt: skip
-CALIBRATED = VALUES | {"calibration_examples": 16}
 # Words beside [CLS] and [SEP]: within the run's length, around it, and beyond the network's 30 positions.
 LENGTHS = (1, 8, 9, 10, 11, 12, 20, 27, 28, 29, 40, 90)
 
@@ -45,7 +46,11 @@ def corpus(tmp_path_factory):
 def runs(request, tmp_path_factory, corpus):
     """Of a family, a baseline, a reduction whose heads are pruned, and its transfer."""
     folder, before = tmp_path_factory.mktemp("runs"), mlflow.get_tracking_uri()
-    small(request.param, 2, 4, 4, 32).save_pretrained(folder / "checkpoint")
+    network = small(request.param, 2, 4, 4, 32)
+    with torch.no_grad():
+        for matrix in filter(lambda parameter: parameter.dim() == 2, network.parameters()):
+            matrix.mul_(10)  # so that every word of a text moves its answer
+    network.save_pretrained(folder / "checkpoint")
     words().save_pretrained(folder / "checkpoint")
     inputs = {"checkpoint": Checkpoint(name="two-layers", source=str(folder / "checkpoint")), "corpus": corpus}
     preset = presets.load("packaged")[0]
@@ -54,11 +59,8 @@ def runs(request, tmp_path_factory, corpus):
         mlflow.set_tracking_uri(f"sqlite:///{folder}/store.db")
         experiment = mlflow.create_experiment("served", artifact_location=str(folder / "artifacts"))
         done = {}
-        for stage, dim, values in (
-            ("baseline", None, VALUES),
-            ("reduce", "heads", CALIBRATED),
-            ("transfer", "heads", VALUES),
-        ):
+        for stage, dim in (("baseline", None), ("reduce", "heads"), ("transfer", "heads")):
+            values = VALUES | ({"calibration_examples": 16} if stage == "reduce" else {})
             plan = preset.plan(stage, request.param, dim, values).model_copy(update=inputs)
             source = done.get("reduce") if stage == "transfer" else None
             done[stage] = run.execute(plan, source, experiment_id=experiment, progress=False).run_id
@@ -81,7 +83,7 @@ def test_a_run_its_served_model_and_plain_transformers_agree_at_every_length(run
     file = mlflow.artifacts.download_artifacts(f"runs:/{runs[stage]}/{PREDICTIONS_FILE}", dst_path=str(tmp_path))
     logged = pd.read_csv(file)
     assert logged["tokens"].max() == MAX_LENGTH
-    assert sorted(logged["prediction"].unique()) == [0, 1]  # a model that says one thing would agree with anything
+    assert logged["score"].std() > 0.001  # a model that says one thing would agree with anything
     served = mlflow.pyfunc.load_model(f"runs:/{runs[stage]}/model")
     answers = served.predict(texts)
     positive = [each["score"] if each["label"] == "positive" else 1 - each["score"] for each in answers]
@@ -97,11 +99,8 @@ def test_a_table_is_scored_by_its_column_of_texts(runs):
     assert expected[0]["score"] != expected[1]["score"]
     for table in ({"title": ["w9", "w9"], "text": texts}, {"text": texts, "label": [1, 0]}, {"review": texts}):
         assert served.predict(pd.DataFrame(table)) == expected
-    for nothing in (
-        pd.DataFrame({"title": texts, "review": texts}),
-        pd.DataFrame({"text": ["good", None]}),
-        {"text": texts},
-    ):
+    columns = {"title": texts, "review": texts}
+    for nothing in (pd.DataFrame(columns), pd.DataFrame({"text": ["good", None]}), {"text": texts}):
         with pytest.raises(MlflowException, match="column 'text'"):
             served.predict(nothing)
 
@@ -112,10 +111,8 @@ def test_more_is_not_served_than_the_run_read(runs):
     start = " ".join(["good", *["film"] * 9])
     assert served.predict([start]) == served.predict([f"{start} bad bad bad"])
     with downloaded_model(runs["baseline"]) as folder:
-        model, tokenizer = (
-            AutoModelForSequenceClassification.from_pretrained(folder),
-            AutoTokenizer.from_pretrained(folder),
-        )
+        model = AutoModelForSequenceClassification.from_pretrained(folder)
+        tokenizer = AutoTokenizer.from_pretrained(folder)
         assert tokenizer.model_max_length == MAX_LENGTH
         longer = [model(**tokenizer(text, max_length=20, truncation=True, return_tensors="pt")).logits
                   for text in (start, f"{start} bad bad bad")]  # fmt: skip
