@@ -3,12 +3,14 @@ import subprocess
 import sys
 from itertools import combinations
 
+import numpy as np
 import pytest
 from datasets import ClassLabel, Dataset, Features, Value
+from sklearn.model_selection import train_test_split
 
 from encoder_reduction.data import corpora, packaged_text
 from encoder_reduction.data.cache import VARIABLE as CACHE_VARIABLE
-from encoder_reduction.errors import UserError
+from encoder_reduction.errors import UserError, explain
 from encoder_reduction.plan import presets
 
 # Of train, validation and test: movies, then products.
@@ -73,7 +75,7 @@ print(score(np.eye(2), np.arange(2))["accuracy"])
     }
     result = subprocess.run([sys.executable, "-c", code, tmp_path], env=env, capture_output=True, text=True)
     assert result.stdout.split() == ["16", "1.0"], result.stderr
-    assert list((tmp_path / "cache" / "datasets").rglob("*.arrow"))
+    assert list((tmp_path / "cache" / "corpora").rglob("*.arrow"))
 
 
 def test_the_label_is_the_sign_of_the_rating():
@@ -89,6 +91,40 @@ def test_a_subset_is_stratified_shuffled_and_repeatable():
     assert chosen["text"] == corpora.draw(data, 100, seed=3)["text"]
     assert chosen["text"] != corpora.draw(data, 100, seed=4)["text"]
     assert corpora.draw(data, 5000, seed=3)["text"] == data["text"]
+
+
+def labelled(*counts):
+    """So many examples of each class, in order."""
+    classes = [each for each, count in enumerate(counts) for _ in range(count)]
+    return Dataset.from_dict({"text": list(map(str, range(len(classes)))), "label": classes})
+
+
+@pytest.mark.parametrize("counts", [(5, 5), (9, 1), (1, 40), (30, 31)])
+def test_a_subset_of_any_size_has_that_many_examples_and_each_class(counts):
+    data = labelled(*counts)
+    for examples in range(2, len(data)):
+        chosen = corpora.draw(data, examples, seed=1)
+        assert len(set(chosen["text"])) == len(chosen) == examples
+        assert set(chosen["label"]) == {0, 1}
+        assert abs(sum(chosen["label"]) - counts[1] * examples / len(data)) <= 1
+    assert corpora.draw(data, len(data) - 1, seed=1)["text"] == corpora.draw(data, len(data) - 1, seed=1)["text"]
+    assert len(corpora.draw(data, 1, seed=1)) == 1
+
+
+def test_what_scikit_learn_stratifies_is_drawn_by_it():
+    data = labelled(60, 41)
+    for examples in (2, 50, 99):
+        chosen, _ = train_test_split(np.arange(101), train_size=examples, stratify=data["label"], random_state=7)
+        assert list(corpora.draw(data, examples, seed=7)["text"]) == [str(index) for index in chosen]
+
+
+@pytest.mark.parametrize(("counts", "wanted"), [((19, 1), 4), ((10, 10), 19)])
+def test_validation_that_cannot_be_carved_is_one_sentence_with_the_counts(tmp_path, counts, wanted):
+    for split in ("train", "test"):
+        labelled(*counts).to_csv(tmp_path / f"{split}.csv", index=False)
+    with pytest.raises(UserError, match=f"{counts[0]} negative and {counts[1]} positive training examples") as error:
+        corpora.load(presets.Corpus(name="rare", source=str(tmp_path), validation_examples=wanted))
+    assert f"validation_examples={wanted}" in str(error.value)
 
 
 def sorted_corpus(folder, labels=(0, 1), rows=200, form="parquet", columns=("text", "label"), **more):
@@ -143,7 +179,7 @@ def test_files_of_any_form_with_columns_and_labels_of_their_own(tmp_path, form, 
 @pytest.mark.parametrize(
     ("labels", "words"),
     [
-        ((), "it needs csv, json or parquet files"),
+        ((), "has no example in its train split"),
         ((1,), "labels [1]"),
         ((0, 1, 2), "has the labels 0, 1, 2; two classes are needed"),
         (("good", "bad"), "has the labels bad, good; allowed are 0 and 1, or: negative, neg,"),
@@ -215,5 +251,6 @@ def test_another_archive_than_the_pinned_one_is_refused(monkeypatch):
 def test_a_cache_that_cannot_be_written_is_one_sentence(monkeypatch, tmp_path):
     (tmp_path / "file").touch()
     monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "file"))
-    with pytest.raises(UserError, match=CACHE_VARIABLE):
+    with pytest.raises(OSError, match="file") as error:
         packaged_text.cached_folder()
+    assert f"set {CACHE_VARIABLE} to a folder that can be" in explain(error.value)

@@ -89,16 +89,26 @@ def _asked_for(runs: pd.DataFrame, preset: Preset, seeds: Collection[int]) -> pd
 
 def _of_the_inputs(runs: pd.DataFrame, preset: Preset) -> tuple[pd.DataFrame, list[str]]:
     """Runs of the preset's checkpoints and corpora; what else there is."""
-    planned = {
-        "corpus": np.where(runs["stage"].eq("transfer"), preset.target.name, preset.source.name),
-        "checkpoint": runs["model"].map({model: checkpoint.name for model, checkpoint in preset.models.items()}),
-    }
-    own = np.logical_and.reduce([runs[tag].eq(names) for tag, names in planned.items()])
+    transfer = runs["stage"].eq("transfer")
+    own = matching.of_input(runs, preset.target).where(transfer, matching.of_input(runs, preset.source))
+    of_model = [runs["model"].eq(model) & matching.of_input(runs, each) for model, each in preset.models.items()]
+    own &= np.logical_or.reduce(of_model)
+    others = runs[~own]
+    corpus = _called(others, "corpus", {preset.source.name, preset.target.name})
+    checkpoint = _called(others, "checkpoint", {each.name for each in preset.models.values()})
     left_out = [
         f"{len(group)} runs of {checkpoint} on {corpus}, which are not the preset's"
-        for (corpus, checkpoint), group in runs[~own].groupby(["corpus", "checkpoint"])
+        for (corpus, checkpoint), group in others.groupby([corpus, checkpoint])
     ]
     return runs[own], left_out
+
+
+def _called(runs: pd.DataFrame, what: str, planned: Collection[str]) -> pd.Series:
+    """What a run calls its checkpoint or corpus; where it came from as well, if the preset has one of that name."""
+    if f"{what}_source" not in runs:
+        return runs[what]
+    whole = runs[what] + " (" + runs[f"{what}_source"] + ", " + runs[f"{what}_revision"] + ")"
+    return whole.where(runs[what].isin(planned), runs[what]).fillna(runs[what])
 
 
 def _on_one_device(runs: pd.DataFrame, device: str | None) -> tuple[pd.DataFrame, list[str]]:

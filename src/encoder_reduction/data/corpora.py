@@ -5,26 +5,25 @@ Every corpus is a ``DatasetDict`` with the splits ``train``, ``validation`` and 
 """
 
 import hashlib
-from collections.abc import Iterable
+import sys
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
-from datasets import ClassLabel, Dataset, DatasetDict, Features, Value, load_dataset
-from datasets.exceptions import DatasetsError
+import pyarrow as pa
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 from sklearn.model_selection import train_test_split
 
 from ..errors import UserError
 from ..plan.sections import Corpus, RunPlan
-from . import hub, packaged_text
+from . import cache, contents, hub, labels, packaged_text, splits, tables
 
 LABELS = ("negative", "positive")
 FEATURES = Features({"id": Value("string"), "text": Value("string"), "label": ClassLabel(names=list(LABELS))})
-SPLITS = ("train", "validation", "test")
+SPLITS = splits.SPLITS
 
-# Labels that are words, whatever their case.
-_WORDS = {"negative": 0, "neg": 0, "false": 0, "0": 0, "positive": 1, "pos": 1, "true": 1, "1": 1}
-_SHOWN = 5
-_TEXT = ("string", "large_string")
-
+# Changes when what is stored does.
+_FORMAT = 1
 # Which examples validate is part of the corpus, not of a run, so every seed selects on the same ones.
 _VALIDATION_SEED = 0
 
@@ -50,10 +49,30 @@ def draw(data: Dataset, examples: int | None, seed: int, label: str = "label") -
     """
     if examples is None or examples >= len(data):
         return data
-    chosen, _ = train_test_split(
-        np.arange(len(data)), train_size=examples, stratify=np.asarray(data[label]), random_state=seed
-    )
-    return data.select(chosen)
+    classes = np.asarray(data[label])
+    counts = np.unique(classes, return_counts=True)[1]
+    if counts.min() > 1 and len(counts) <= examples <= len(data) - len(counts):
+        chosen, _ = train_test_split(np.arange(len(data)), train_size=examples, stratify=classes, random_state=seed)
+        if len(np.unique(classes[chosen])) == len(counts):
+            return data.select(chosen)
+    return data.select(_nearly_stratified(classes, examples, seed))
+
+
+def _nearly_stratified(classes: np.ndarray, examples: int, seed: int) -> np.ndarray:
+    """As nearly stratified as there are examples, and one of each class at least where so many are asked for.
+
+    For what scikit-learn refuses: to leave out fewer examples than there are classes, or a class of one example.
+    """
+    kinds, counts = np.unique(classes, return_counts=True)
+    exact = counts * examples / len(classes)
+    shares = np.minimum(np.maximum(np.floor(exact), len(counts) <= examples), counts).astype(int)
+    while shares.sum() != examples:
+        step = 1 if shares.sum() < examples else -1
+        free = (shares < counts) if step > 0 else (shares > (len(counts) <= examples))
+        shares[np.argmax(np.where(free, step * (exact - shares), -np.inf))] += step
+    order = np.random.default_rng(seed).permutation(len(classes))
+    taken = [order[classes[order] == each][:share] for each, share in zip(kinds, shares, strict=True)]
+    return order[np.isin(order, np.concatenate(taken))]
 
 
 def fingerprint(*datasets: Dataset) -> str:
@@ -69,40 +88,23 @@ def fingerprint(*datasets: Dataset) -> str:
 
 
 def _from_package(name: str) -> DatasetDict:
-    splits = packaged_text.load(name)
-    return DatasetDict({split: _dataset(splits[split]) for split in SPLITS})
-
-
-def revision(corpus: Corpus) -> str:
-    """The commit of the corpus, ``local`` for a folder, ``packaged`` for the text of a pinned package."""
-    if corpus.source.startswith("packaged:"):
-        return "packaged"
-    return hub.snapshot("dataset", corpus.source, corpus.revision).revision
+    rows = packaged_text.load(name)
+    return DatasetDict({split: _dataset(rows[split]) for split in SPLITS})
 
 
 def _from_files(corpus: Corpus) -> DatasetDict:
-    """A corpus of csv, json or parquet files, out of the hub or a folder."""
+    """A corpus of files, out of the hub or a folder."""
     folder = hub.snapshot("dataset", corpus.source, corpus.revision).folder
     if not folder.is_dir():
         raise UserError(
             f"Corpus '{corpus.source}' is a file: give the folder that has it, with files named train and test"
             " (train.csv, test.csv; json and parquet also)."
         )
-    try:
-        raw = load_dataset(str(folder))
-    except (OSError, ValueError, DatasetsError) as error:
-        cause = error.__cause__ or error
-        if getattr(cause, "errno", None) is not None:
-            raise cause from None  # the disk's, which has its own sentence
-        reason = " ".join(str(cause).split()).rstrip(".")
-        raise UserError(
-            f"Corpus '{corpus.source}' could not be read ({reason}); it needs csv, json or parquet files of its"
-            " train and test splits."
-        ) from error
-    missing = [split for split in ("train", "test") if split not in raw]
-    if missing:
-        raise UserError(f"Corpus '{corpus.source}' has no {' and no '.join(missing)} split; it has {', '.join(raw)}.")
-    read = {split: _numbered(raw[split], split, corpus) for split in SPLITS if split in raw}
+    files = splits.find(folder, corpus.source)
+    if files.beside:
+        said = f"Corpus '{corpus.source}': splits are the files named train, validation and test; not read:"
+        print(f"{said} {files.named_beside}.", file=sys.stderr)
+    read = _as_written(files, corpus)
     train, test = read["train"], read["test"]
     if "validation" in read:
         return DatasetDict(train=train, validation=read["validation"], test=test)
@@ -111,70 +113,70 @@ def _from_files(corpus: Corpus) -> DatasetDict:
             f"Corpus '{corpus.name}' has no validation split: set its validation_examples in the preset"
             f" to a number below its {len(train)} training examples."
         )
-    _check(corpus.name, "train", train)
+    return _carved(corpus, train, test)
+
+
+def _carved(corpus: Corpus, train: Dataset, test: Dataset) -> DatasetDict:
+    """With a part of the training examples as validation split, and classes of both in both."""
+    counts, wanted = np.bincount(train["label"], minlength=len(LABELS)), corpus.validation_examples
+    if counts.min() < 2 or wanted > len(train) - len(LABELS):
+        raise UserError(
+            f"Corpus '{corpus.name}' has no validation split, and validation_examples={wanted} cannot be carved from"
+            f" {counts[0]} negative and {counts[1]} positive training examples so that each class is in both: give"
+            " more examples, or a file of validation examples."
+        )
     kept, carved = train_test_split(
-        np.arange(len(train)),
-        test_size=corpus.validation_examples,
-        stratify=np.asarray(train["label"]),
-        random_state=_VALIDATION_SEED,
+        np.arange(len(train)), test_size=wanted, stratify=np.asarray(train["label"]), random_state=_VALIDATION_SEED
     )
     return DatasetDict(train=train.select(np.sort(kept)), validation=train.select(np.sort(carved)), test=test)
 
 
-def _numbered(data: Dataset, split: str, corpus: Corpus) -> Dataset:
-    """The columns that a corpus has here, out of those that it has in its files."""
-    columns = [corpus.text_column, corpus.label_column]
-    if missing := [column for column in columns if column not in data.column_names]:
-        raise UserError(
-            f"The {split} split of corpus '{corpus.name}' lacks the column {' and '.join(missing)}; it has"
-            f" {', '.join(data.column_names)}: name them with text_column and label_column."
-        )
-    data = data.select_columns(columns)
-    for column, name in zip(columns, ("text", "label"), strict=True):
-        data = data.rename_column(column, name) if column != name else data
-    if data.features["text"].dtype not in _TEXT or data.data.column("text").null_count:
-        raise UserError(f"The column {columns[0]} of corpus '{corpus.name}' must have text in every {split} example.")
-    if data.features["label"].dtype in (*_TEXT, "bool"):
-        data = _with_numbers(data, split, corpus)
-    labels = set(data.unique("label"))
-    if not labels <= {0, 1}:
-        raise UserError(
-            f"The {split} split of corpus '{corpus.name}' has the labels {_some(labels)}; two classes are needed:"
-            " 0 and 1, or their names."
-        )
-    data = data.add_column("id", [f"{split}-{i}" for i in range(len(data))])
-    return data.cast_column("label", FEATURES["label"])
+def _as_written(files: splits.Files, corpus: Corpus) -> DatasetDict:
+    """All splits, read from disk as they are used; read anew when the contents of the files are others."""
+    key = f"{_FORMAT}\0{contents.digest(files.contents())}\0{corpus.text_column}\0{corpus.label_column}"
+    folder = cache.directory() / "corpora" / hashlib.sha256(key.encode()).hexdigest()[:24]
+
+    def make(partial: Path) -> None:
+        names = labels.of_card(files, corpus.label_column)
+        made = {split: _numbered(split, files.splits[split], names, corpus) for split in files.splits}
+        for split, data in made.items():
+            _check(corpus.name, split, data)
+        DatasetDict(made).save_to_disk(str(partial))
+
+    return DatasetDict.load_from_disk(str(cache.made_once(folder, make)))
 
 
-def _with_numbers(data: Dataset, split: str, corpus: Corpus) -> Dataset:
-    """Labels that are words as 0 and 1."""
-    found = {label: _WORDS.get(str(label).strip().lower()) for label in data.unique("label")}
-    if None in found.values():
-        raise UserError(
-            f"The {split} split of corpus '{corpus.name}' has the labels {_some(found)}; allowed are 0 and 1, or:"
-            f" {', '.join(_WORDS)}."
-        )
-    numbers = [found[label] for label in data["label"]]
-    return data.remove_columns("label").add_column("label", numbers)
-
-
-def _some(labels: Iterable[object]) -> str:
-    shown = sorted(map(str, labels))
-    return ", ".join(shown[:_SHOWN]) + (f" and {len(shown) - _SHOWN} more" if len(shown) > _SHOWN else "")
+def _numbered(split: str, files: Sequence[Path], names: list[str] | None, corpus: Corpus) -> Dataset:
+    """A split out of its files, with labels by what their classes are called and ids by position."""
+    where = f"The {split} split of corpus '{corpus.name}'"
+    texts, numbers = [], []
+    for file in files:
+        table = tables.read(file, corpus.text_column, corpus.label_column)
+        if names and table.names and names != table.names:
+            raise UserError(
+                f"{where} calls its classes {', '.join(table.names)} in {file.name} and {', '.join(names)} in its card:"
+                " correct one of them."
+            )
+        texts += table.text.chunks
+        numbers += labels.as_numbers(table.labels, table.names or names, where)
+    ids = [f"{split}-{i}" for i in range(len(numbers))]
+    columns = [pa.chunked_array(texts, pa.string()), pa.array(numbers, pa.int64()), pa.array(ids, pa.string())]
+    features = Features({name: FEATURES[name] for name in ("text", "label", "id")})
+    return Dataset(pa.table(columns, schema=features.arrow_schema))
 
 
 def _dataset(rows: list[tuple[str, str, int]]) -> Dataset:
-    ids, texts, labels = zip(*rows, strict=True)
-    return Dataset.from_dict({"id": ids, "text": texts, "label": labels}, features=FEATURES)
+    ids, texts, numbers = zip(*rows, strict=True)
+    return Dataset.from_dict({"id": ids, "text": texts, "label": numbers}, features=FEATURES)
 
 
 def _check(name: str, split: str, data: Dataset) -> None:
     if len(data) == 0:
         raise UserError(f"Corpus '{name}' has no example in its {split} split; at least one of each class is needed.")
-    labels = sorted(set(data.unique("label")))
-    if labels != [0, 1]:
+    found = sorted(set(data.unique("label")))
+    if found != [0, 1]:
         raise UserError(
-            f"The {split} split of corpus '{name}' has the labels {labels}; two classes, 0 and 1, are needed."
+            f"The {split} split of corpus '{name}' has the labels {found} only; two classes, 0 and 1, are needed."
         )
 
 

@@ -29,10 +29,11 @@ _TOKENIZER = ["tokenizer*", "vocab.*", "merges.txt", "special_tokens_map.json", 
 _FILES = {
     # Only the root's: repositories also hold other frameworks' weights, and exports in folders.
     "model": ["config.json", "model*.safetensors", "model.safetensors.index.json", *_TOKENIZER],
-    "dataset": ["README.md", "*.parquet", "*.csv", "*.json", "*.jsonl"],
+    "dataset": ["README.md", "*.parquet", "*.csv", "*.tsv", "*.json", "*.jsonl"],
 }
 _OLD_WEIGHTS = "pytorch_model.bin"
 _REPOSITORY = re.compile(r"[\w.-]+(/[\w.-]+)?")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 _SECONDS_TO_ANSWER = 4
 _PAUSES = (1, 3, 9)  # seconds, after a server's error
 
@@ -79,6 +80,16 @@ def snapshot(kind: Kind, source: str, revision: str | None) -> Snapshot:
         raise _neither(kind, source) from error
 
 
+def known_revision(kind: Kind, source: str, revision: str | None) -> str | None:
+    """The commit of what lies on this machine, or that is asked for, without asking the hub; ``None`` if not known."""
+    if revision and _COMMIT.fullmatch(revision):
+        return revision
+    try:
+        return _located(kind, source, revision, local_files_only=True).revision
+    except (LocalEntryNotFoundError, ValueError):
+        return None
+
+
 def fetch(kind: Kind, source: str, revision: str | None) -> Snapshot:
     """Fetch what is missing or newer on the hub, and compare every file with the hub's checksum.
 
@@ -98,12 +109,13 @@ def fetch(kind: Kind, source: str, revision: str | None) -> Snapshot:
         raise UserError(f"{what} is gated: ask for access on its page, then log in with 'hf auth login'.") from error
     except RepositoryNotFoundError as error:
         raise UserError(
-            f"{what} is not on the hub, or not for you; correct the id, or log in with 'hf auth login'."
+            f"{what} is not on the hub, or not for you; correct the id, or log in with 'hf auth login'"
+            f"{_nor_a_folder(source)}."
         ) from error
     except (OfflineModeIsEnabled, LocalEntryNotFoundError, HfHubHTTPError, httpx2.HTTPError) as error:
         raise UserError(
             f"{what} is not whole on this machine and the hub cannot be asked ({_reason(error)}); fetch it where there"
-            f" is a network: {_prefetch(kind, source, revision)}."
+            f" is a network: {_prefetch(kind, source, revision)}{_nor_a_folder(source)}."
         ) from error
     except OSError as error:
         if error.errno is not None:
@@ -176,8 +188,14 @@ def _prefetch(kind: Kind, source: str, revision: str | None) -> str:
 
 def _neither(kind: Kind, source: str) -> UserError:
     return UserError(
-        f"{_CALLED[kind]} '{source}' is neither a folder here nor a hub id such as google-bert/bert-base-uncased."
+        f"{_CALLED[kind]} '{source}' is neither a folder here nor a hub id such as google-bert/bert-base-uncased"
+        f"{_nor_a_folder(source)}."
     )
+
+
+def _nor_a_folder(source: str) -> str:
+    """Where a folder of this name was looked for: ``mlflow run`` changes to the project's."""
+    return f" (there is no folder {Path(source).expanduser().absolute()}; if it is one, give its whole path)"
 
 
 def _reason(error: BaseException) -> str:

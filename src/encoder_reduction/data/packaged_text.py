@@ -83,21 +83,16 @@ def cached_folder() -> Path:
     """The folder with the rated texts; fetches them with pip the first time.
 
     Raises:
-        UserError: the cache cannot be written, or the distribution cannot be fetched or is not the
-            one that was pinned.
+        OSError: the cache cannot be written.
+        UserError: the distribution cannot be fetched or is not the one that was pinned.
     """
     folder = cache.directory() / REQUIREMENT.replace("==", "-")
     if _complete(folder):
         return folder
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / ".lock"):
-            if not _complete(folder):
-                _extract(_fetch(), folder)
-    except OSError as error:
-        raise UserError(
-            f"Cache folder {folder} cannot be written ({error.strerror}); set {cache.VARIABLE} to another folder."
-        ) from error
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / ".lock"):
+        if not _complete(folder):
+            _extract(_fetch(), folder)
     return folder
 
 

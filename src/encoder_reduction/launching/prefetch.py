@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from ..data import cache, corpora, hub
+from ..data import cache, corpora, hub, inputs
 from ..data.tokenisation import tokenise
 from ..models import checkpoints
 from ..plan.sections import Checkpoint, Corpus, RunPlan
@@ -18,7 +18,7 @@ class Fetched:
     Attributes:
         what: ``checkpoint`` or ``corpus``.
         source: hub id, folder, or packaged name.
-        revision: commit; ``local`` or ``packaged``.
+        revision: as :func:`..data.inputs.revision` gives it.
         holds: its size in a person's units.
         megabytes: size on disk in 1e6 bytes; ``None`` for what a package brings.
         folder: where it is.
@@ -32,7 +32,7 @@ class Fetched:
     folder: str
 
 
-def fetch_all(sources: list[Checkpoint | Corpus]) -> Iterator[Fetched]:
+def fetch_all(wanted: list[Checkpoint | Corpus]) -> Iterator[Fetched]:
     """Fetch and load one after the other; what is on this machine already is compared with the hub.
 
     With ``HF_HUB_OFFLINE`` set it is only loaded.
@@ -40,7 +40,7 @@ def fetch_all(sources: list[Checkpoint | Corpus]) -> Iterator[Fetched]:
     Raises:
         UserError: one cannot be fetched or loaded.
     """
-    for source in sources:
+    for source in wanted:
         yield _checkpoint(source) if isinstance(source, Checkpoint) else _corpus(source)
 
 
@@ -48,14 +48,14 @@ def _checkpoint(checkpoint: Checkpoint) -> Fetched:
     where = _fetched("model", checkpoint)
     model, _ = checkpoints.load(checkpoint, seed=0)
     holds = f"{sum(parameter.numel() for parameter in model.parameters()) / 1e6:.1f} M parameters"
-    return Fetched("checkpoint", checkpoint.source, checkpoints.revision(checkpoint), holds, *where)
+    return Fetched("checkpoint", checkpoint.source, inputs.revision(checkpoint) or "", holds, *where)
 
 
 def _corpus(corpus: Corpus) -> Fetched:
     where = _fetched("dataset", corpus)
     data = corpora.load(corpus)
     holds = " + ".join(f"{len(data[split]):,} {split}" for split in data)
-    return Fetched("corpus", corpus.source, corpora.revision(corpus), holds, *where)
+    return Fetched("corpus", corpus.source, inputs.revision(corpus) or "", holds, *where)
 
 
 def _fetched(kind: hub.Kind, source: Checkpoint | Corpus) -> tuple[float | None, str]:

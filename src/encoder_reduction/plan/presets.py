@@ -28,6 +28,7 @@ from .sections import (
     Reduction,
     RunPlan,
     Section,
+    Seed,
     Stage,
     Variant,
 )
@@ -39,7 +40,7 @@ class Preset(Section):
     """A whole study."""
 
     name: str
-    seeds: tuple[int, ...] = Field(min_length=1, description="seeds of the study")
+    seeds: tuple[Seed, ...] = Field(min_length=1, description="seeds of the study")
     models: dict[ModelKey, Checkpoint]
     source: Corpus
     target: Corpus

@@ -32,6 +32,8 @@ RULES = {
     "efficiency": "the fastest within one standard error of the most accurate",
     "knee": "the knee of the Pareto front of accuracy and inference time",
 }
+_LARGEST_SEED = 2**32 - 1  # that NumPy takes
+Seed = Annotated[int, Field(ge=0, le=_LARGEST_SEED)]
 Integers = Annotated[tuple[PositiveInt, ...], BeforeValidator(_split)]
 
 
@@ -130,7 +132,9 @@ class Reduction(Section):
         "pretrained", description="random: the same architecture from scratch, as a control"
     )
     calibration_examples: int = Field(gt=0, description="training texts that criteria and correction look at")
-    calibration_seed: int | None = Field(None, description="seed of the draw of these texts; the run's when absent")
+    calibration_seed: int | None = Field(
+        None, ge=0, le=_LARGEST_SEED, description="seed of the draw of these texts; the run's when absent"
+    )
 
 
 class Distillation(Section):
@@ -167,7 +171,7 @@ class RunPlan(Section):
     reductions: dict[Dimension, Reduction] = {}
     distillation: Distillation | None = Field(None, description="only where the run distils")
     profiling: Profiling
-    seed: int
+    seed: Seed
     builds_on: tuple["RunPlan", ...] = Field(
         (),
         description="plans of the run that this one starts or learns from; the first that has been carried out counts",

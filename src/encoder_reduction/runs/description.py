@@ -5,7 +5,6 @@ from datasets import DatasetDict
 from transformers import PreTrainedModel
 
 from ..data import corpora
-from ..models import checkpoints
 from ..models.architectures import sizes_of
 from ..plan.sections import RunPlan
 from ..profiling.energy import EnergyUsed
@@ -30,8 +29,6 @@ def run_name(plan: RunPlan, model: PreTrainedModel) -> str:
 def describe(plan: RunPlan, model: PreTrainedModel, data: DatasetDict, device: torch.device) -> dict[str, str]:
     """What else the MLflow UI filters on, once model and data are there."""
     return {
-        "checkpoint_revision": checkpoints.revision(plan.checkpoint),
-        "corpus_revision": corpora.revision(plan.corpus),
         "config": config_name(plan, model),
         "libraries": ", ".join(f"{name} {version}" for name, version in fingerprints.libraries().items()),
         "memory_kind": "gpu" if device.type == "cuda" else "resident",

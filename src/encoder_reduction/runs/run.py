@@ -9,7 +9,7 @@ from datasets import Dataset
 from transformers import PreTrainedModel
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
-from ..data import calibration, corpora
+from ..data import calibration, corpora, inputs
 from ..data.tokenisation import check_words, tokenise
 from ..errors import UserError
 from ..models import checkpoints
@@ -78,6 +78,11 @@ def execute(
     take_one_gpu()
     with opening.open_run(parent, experiment_id, run_id) as run:
         source_run = source_run or find_source(run.experiment_id, plan)
+        try:
+            inputs.fetch(plan)  # What they hold is part of the fingerprint.
+        except UserError:
+            begin(run, plan, source_run)
+            raise
         if finished := finished_instead(run, plan, source_run):
             return finished
         begin(run, plan, source_run)
@@ -241,6 +246,8 @@ def begin(run: Run, plan: RunPlan, source_run: str | None) -> None:
         UserError: the run is to go on, and was begun with another plan, code, libraries or device.
     """
     fingerprint = fingerprints.of_plan(plan, source_run)
+    taken = {"checkpoint": plan.checkpoint, "corpus": plan.corpus}
+    revisions = {f"{what}_revision": inputs.revision(each) for what, each in taken.items()}
     if "fingerprint" in run.tags:
         if run.tags["fingerprint"] != fingerprint:
             raise UserError(
@@ -255,6 +262,8 @@ def begin(run: Run, plan: RunPlan, source_run: str | None) -> None:
             "model": plan.model,
             "checkpoint": plan.checkpoint.name,
             "corpus": plan.corpus.name,
+            **{f"{what}_source": each.source for what, each in taken.items()},
+            **{tag: revision for tag, revision in revisions.items() if revision},
             "dim": plan.dim,
             "seed": plan.seed,
             "distilled": str(plan.distillation is not None).lower(),

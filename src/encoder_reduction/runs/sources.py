@@ -22,9 +22,9 @@ def find_source(experiment_id: str, plan: RunPlan) -> str | None:
         return None
     wanted = plan.builds_on[0]
     found = store.finished_runs(
-        experiment_id, stage=wanted.stage, model=wanted.model, preset=wanted.preset, dim=wanted.dim,
-        checkpoint=wanted.checkpoint.name, corpus=wanted.corpus.name,
-    )  # fmt: skip
+        experiment_id, stage=wanted.stage, model=wanted.model, preset=wanted.preset, dim=wanted.dim
+    )
+    found = found[matching.of_input(found, wanted.checkpoint) & matching.of_input(found, wanted.corpus)]
     for planned in plan.builds_on:
         own = found[[not departure for departure in matching.departures(found, [planned])]]
         if not own.empty and (source := _of_seed(own, plan.seed)):

@@ -8,6 +8,7 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
+from ..data import inputs
 from ..plan.sections import RunPlan
 from ..profiling.machine import device_name
 
@@ -18,9 +19,13 @@ _LIBRARIES = ("torch", "transformers", "accelerate", "datasets", "scikit-learn")
 
 
 def of_plan(plan: RunPlan, source_run: str | None = None, device: str | None = None) -> str:
-    """A digest of everything that determines a run: plan, code, libraries, device (here), the run it starts from."""
+    """A digest of everything that determines a run: plan, code, libraries, device (here), the run it starts from.
+
+    The plan's checkpoint and corpus count by their contents, as far as they are on this machine.
+    """
     content = {
         "plan": plan.model_dump(mode="json"),
+        "inputs": inputs.revisions(plan),
         "code": of_code(),
         "libraries": libraries(),
         "device": device or device_name(),
@@ -33,6 +38,8 @@ def of_configuration(plan: RunPlan) -> str:
     """A digest of what is trained, whatever its seed and however it is measured: runs that share it are repetitions."""
     aside = {"seed": True, "profiling": True}
     content = plan.model_dump(mode="json", exclude={**aside, "builds_on": {"__all__": aside}})
+    if revisions := inputs.revisions(plan):
+        content["inputs"] = revisions
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -6,7 +6,8 @@ from typing import Any
 import pandas as pd
 from pydantic import BaseModel
 
-from ..plan.sections import RunPlan
+from ..data import hub, inputs
+from ..plan.sections import Checkpoint, Corpus, RunPlan
 
 # What the run had, and what the plan says, by field.
 Departure = dict[str, tuple[object, object]]
@@ -38,6 +39,23 @@ def departures(found: pd.DataFrame, plans: Iterable[RunPlan]) -> pd.Series:
     planned = set(sizes[~result.map(bool)])
     spelled = result.map(lambda departure: set(departure) <= _SIZE) & sizes.isin(planned)
     return result.mask(spelled, other=pd.Series([{}] * len(result), index=result.index))
+
+
+def of_input(found: pd.DataFrame, wanted: Checkpoint | Corpus) -> pd.Series:
+    """Which runs had a checkpoint or corpus: its contents, wherever they lay, or its source where these are not known.
+
+    Runs that were made before they said so are known by its name.
+    """
+    what = type(wanted).__name__.lower()
+    name, source, revision = (
+        found[tag] if tag in found else pd.Series(None, found.index, dtype=object)
+        for tag in (what, f"{what}_source", f"{what}_revision")
+    )
+    here = inputs.revision(wanted)
+    own = source.eq(wanted.source)
+    if here is not None:
+        own = revision.eq(here) & (own | here.startswith(hub.LOCAL))
+    return own.where(source.notna(), name.eq(wanted.name))
 
 
 def only_in_size(departure: Departure) -> bool:

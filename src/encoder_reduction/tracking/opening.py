@@ -42,7 +42,11 @@ def open_run(parent: str | None = None, experiment_id: str | None = None, run_id
     mlflow.set_system_metrics_sampling_interval(_SYSTEM_METRICS_SECONDS)
     by_mlflow_run = os.environ.get("MLFLOW_RUN_ID")
     started = run_id or by_mlflow_run
-    folder = RunFolder(started) if started else None
+    try:
+        folder = RunFolder(started) if started else None
+    except OSError as error:
+        _fail_at_once(started, error)
+        raise
     if folder:
         folder.claim_or_refuse()
     try:
@@ -53,6 +57,9 @@ def open_run(parent: str | None = None, experiment_id: str | None = None, run_id
         run = insist(lambda: Run(active.info.run_id, folder))
     except MlflowException as error:
         raise UserError(f"MLflow could not open a run at {store_uri()}: {one_line(error)}") from error
+    except OSError as error:
+        _fail_at_once(active.info.run_id, error)
+        raise
     try:
         if by_mlflow_run:
             job.note_run(run.run_id)
@@ -81,6 +88,14 @@ def _fail(run: Run, error: BaseException) -> None:
             run.folder.release(keep=True)
     except MlflowException:
         pass  # The store is gone as well; the first error is the one to report.
+
+
+def _fail_at_once(run_id: str, error: OSError) -> None:
+    """Say of a run why it failed where nothing can be kept on disk."""
+    client = mlflow.MlflowClient()
+    client.set_tag(run_id, "error", (explain(error) or one_line(error))[:_TAG_LENGTH])
+    mlflow.end_run("FAILED")
+    client.set_terminated(run_id, "FAILED")
 
 
 def settle() -> list[str]:
