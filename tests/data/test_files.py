@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -35,6 +36,13 @@ def corpus(folder, **more):
 def load(folder, **more):
     data = corpora.load(corpus(folder, **more))
     return {split: list(zip(data[split]["text"], data[split]["label"], strict=True)) for split in data}
+
+
+def read_or_refused(folder):
+    try:
+        return load(folder)
+    except UserError as error:
+        return str(error)
 
 
 def refused(folder, **more):
@@ -99,30 +107,8 @@ SPELLED = {
     "jsonl": (int, float, bool),
     "parquet": (int,),
 }
-PIECES = st.sampled_from(
-    [
-        "NA",
-        "null",
-        "None",
-        "nan",
-        "#N/A",
-        '"',
-        '""',
-        "'",
-        ",",
-        "\t",
-        "\n",
-        "\r\n",
-        "\r",
-        "\\",
-        "0",
-        "1",
-        " ",
-        "ä",
-        "好",
-        "a",
-    ]
-)
+WORDS = ["NA", "null", "None", "nan", "#N/A", '"', '""', "'", ",", "\t", "\n", "\r\n", "\r", "\\", "0", "1", "ä", "好"]
+PIECES = st.sampled_from(WORDS)
 TEXTS = st.lists(st.one_of(PIECES, st.text(max_size=4)), min_size=1, max_size=6).map("".join)
 
 
@@ -147,11 +133,11 @@ def test_labels_and_texts_read_are_those_written_or_are_refused(data, tmp_path_f
         WRITERS[form](file, written[split])
     if names:
         write_card(folder, names)
-    try:
-        assert load(folder) == expected
-    except UserError as error:
-        # A csv may say no more than it can: an empty or swallowed cell; what no format can hold; nothing else.
-        assert any(words in str(error) for words in ("like rows", "no text", "Encode", "well formed"))
+    # The only ones of which a csv may say that they are not plain.
+    cells = [text for split, rows in written.items() if forms[split] in ("csv", "tsv") for text, _ in rows]
+    doubtful = any(not text or len(text.splitlines()) > 1 for text in cells)
+    found = read_or_refused(folder)
+    assert found == expected or (doubtful and re.search("no text|like rows", str(found)))
 
 
 @pytest.mark.parametrize("form", sorted(WRITERS))
@@ -212,9 +198,7 @@ def test_other_files_are_named_and_not_read(tmp_path, capsys):
         write_csv(tmp_path / name, [("Not this.", 1)] * 3)
     assert load(tmp_path)["train"] == FILMS
     said = capsys.readouterr().err
-    assert all(
-        name in said for name in ("train_old.csv", "train-test.csv", "old/train.csv", "train.csv.bak", "dev.csv")
-    )
+    assert "not read: dev.csv, train-test.csv, train.csv.bak, train_old.csv, old/train.csv." in said
     assert said.count("\n") == 1
 
 

@@ -90,25 +90,27 @@ def _asked_for(runs: pd.DataFrame, preset: Preset, seeds: Collection[int]) -> pd
 def _of_the_inputs(runs: pd.DataFrame, preset: Preset) -> tuple[pd.DataFrame, list[str]]:
     """Runs of the preset's checkpoints and corpora; what else there is."""
     transfer = runs["stage"].eq("transfer")
-    own = matching.of_input(runs, preset.target).where(transfer, matching.of_input(runs, preset.source))
-    of_model = [runs["model"].eq(model) & matching.of_input(runs, each) for model, each in preset.models.items()]
-    own &= np.logical_or.reduce(of_model)
-    others = runs[~own]
-    corpus = _called(others, "corpus", {preset.source.name, preset.target.name})
-    checkpoint = _called(others, "checkpoint", {each.name for each in preset.models.values()})
+    of_corpus = matching.of_input(runs, preset.target).where(transfer, matching.of_input(runs, preset.source))
+    of_checkpoint = np.logical_or.reduce(
+        [runs["model"].eq(model) & matching.of_input(runs, each) for model, each in preset.models.items()]
+    )
+    own = of_corpus & of_checkpoint
+    corpus = _called(runs, "corpus", ~of_corpus & runs["corpus"].isin([preset.source.name, preset.target.name]))
+    named = runs["checkpoint"].isin([each.name for each in preset.models.values()])
+    checkpoint = _called(runs, "checkpoint", ~of_checkpoint & named)
     left_out = [
         f"{len(group)} runs of {checkpoint} on {corpus}, which are not the preset's"
-        for (corpus, checkpoint), group in others.groupby([corpus, checkpoint])
+        for (corpus, checkpoint), group in runs[~own].groupby([corpus[~own], checkpoint[~own]])
     ]
     return runs[own], left_out
 
 
-def _called(runs: pd.DataFrame, what: str, planned: Collection[str]) -> pd.Series:
-    """What a run calls its checkpoint or corpus; where it came from as well, if the preset has one of that name."""
+def _called(runs: pd.DataFrame, what: str, namesakes: pd.Series) -> pd.Series:
+    """What runs call their checkpoint or corpus; of namesakes of the preset's, where it came from as well."""
     if f"{what}_source" not in runs:
         return runs[what]
     whole = runs[what] + " (" + runs[f"{what}_source"] + ", " + runs[f"{what}_revision"] + ")"
-    return whole.where(runs[what].isin(planned), runs[what]).fillna(runs[what])
+    return whole.where(namesakes, runs[what]).fillna(runs[what])
 
 
 def _on_one_device(runs: pd.DataFrame, device: str | None) -> tuple[pd.DataFrame, list[str]]:
