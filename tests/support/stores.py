@@ -30,6 +30,7 @@ def experiment_id(session_store, request, monkeypatch):
     mlflow.create_experiment(name, artifact_location=str(session_store / name))
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", name)
     yield mlflow.set_experiment(name).experiment_id
+    mlflow.set_experiment(experiment_id="0")  # which every store has
     mlflow.set_tracking_uri(before)
 
 
