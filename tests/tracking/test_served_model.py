@@ -83,7 +83,7 @@ def test_a_run_its_served_model_and_plain_transformers_agree_at_every_length(run
     file = mlflow.artifacts.download_artifacts(f"runs:/{runs[stage]}/{PREDICTIONS_FILE}", dst_path=str(tmp_path))
     logged = pd.read_csv(file)
     assert logged["tokens"].max() == MAX_LENGTH
-    assert logged["score"].std() > 0.001  # a model that says one thing would agree with anything
+    assert logged["score"].std() > 1e-4  # a hundred times what is tolerated below
     served = mlflow.pyfunc.load_model(f"runs:/{runs[stage]}/model")
     answers = served.predict(texts)
     positive = [each["score"] if each["label"] == "positive" else 1 - each["score"] for each in answers]
