@@ -144,3 +144,12 @@ def test_a_transfer_builds_on_a_reduction_with_its_own_values_or_with_the_preset
     assert (baseline.stage, baseline.dim) == ("baseline", "none")
     (teacher,) = packaged.plan("reduce", "bert", "layers", {"distill": True, "keep": 0.3}).builds_on
     assert teacher == packaged.plan("baseline", "bert")
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32, "1.5"])
+@pytest.mark.parametrize("where", ["seed", "calibration_seed"])
+def test_a_seed_that_numpy_does_not_take_is_refused(seed, where):
+    with pytest.raises(UserError, match=f"{where}={seed} is not allowed"):
+        presets.load("packaged")[0].plan("reduce", "bert", "heads", {where: seed})
+    for allowed in (0, 2**32 - 1):
+        presets.load("packaged")[0].plan("reduce", "bert", "heads", {where: allowed})
