@@ -16,7 +16,7 @@ from sklearn.model_selection import train_test_split
 
 from ..errors import UserError
 from ..plan.sections import Corpus, RunPlan
-from . import cache, contents, hub, labels, packaged_text, splits, tables
+from . import cache, cells, contents, hub, labels, packaged_text, splits
 
 LABELS = ("negative", "positive")
 FEATURES = Features({"id": Value("string"), "text": Value("string"), "label": ClassLabel(names=list(LABELS))})
@@ -151,7 +151,7 @@ def _numbered(split: str, files: Sequence[Path], names: list[str] | None, corpus
     where = f"The {split} split of corpus '{corpus.name}'"
     texts, numbers = [], []
     for file in files:
-        table = tables.read(file, corpus.text_column, corpus.label_column)
+        table = cells.read(file, corpus.text_column, corpus.label_column)
         if names and table.names and names != table.names:
             raise UserError(
                 f"{where} calls its classes {', '.join(table.names)} in {file.name} and {', '.join(names)} in its card:"
