@@ -49,7 +49,7 @@ def draw(data: Dataset, examples: int | None, seed: int, label: str = "label") -
     """
     if examples is None or examples >= len(data):
         return data
-    classes = np.asarray(data[label])
+    classes = np.asarray(data[label][:])
     counts = np.unique(classes, return_counts=True)[1]
     if counts.min() > 1 and len(counts) <= examples <= len(data) - len(counts):
         chosen, _ = train_test_split(np.arange(len(data)), train_size=examples, stratify=classes, random_state=seed)
@@ -118,7 +118,7 @@ def _from_files(corpus: Corpus) -> DatasetDict:
 
 def _carved(corpus: Corpus, train: Dataset, test: Dataset) -> DatasetDict:
     """With a part of the training examples as validation split, and classes of both in both."""
-    counts, wanted = np.bincount(train["label"], minlength=len(LABELS)), corpus.validation_examples
+    counts, wanted = np.bincount(train["label"][:], minlength=len(LABELS)), corpus.validation_examples
     if counts.min() < 2 or wanted > len(train) - len(LABELS):
         raise UserError(
             f"Corpus '{corpus.name}' has no validation split, and validation_examples={wanted} cannot be carved from"
@@ -126,7 +126,7 @@ def _carved(corpus: Corpus, train: Dataset, test: Dataset) -> DatasetDict:
             " more examples, or a file of validation examples."
         )
     kept, carved = train_test_split(
-        np.arange(len(train)), test_size=wanted, stratify=np.asarray(train["label"]), random_state=_VALIDATION_SEED
+        np.arange(len(train)), test_size=wanted, stratify=train["label"][:], random_state=_VALIDATION_SEED
     )
     return DatasetDict(train=train.select(np.sort(kept)), validation=train.select(np.sort(carved)), test=test)
 
@@ -173,7 +173,7 @@ def _dataset(rows: list[tuple[str, str, int]]) -> Dataset:
 def _check(name: str, split: str, data: Dataset) -> None:
     if len(data) == 0:
         raise UserError(f"Corpus '{name}' has no example in its {split} split; at least one of each class is needed.")
-    found = sorted(set(data.unique("label")))
+    found = sorted(set(data["label"][:]))  # ``unique`` would copy all texts of a part of a corpus
     if found != [0, 1]:
         raise UserError(
             f"The {split} split of corpus '{name}' has the labels {found} only; two classes, 0 and 1, are needed."
