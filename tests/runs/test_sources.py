@@ -59,3 +59,8 @@ def test_a_missing_seed_is_named_with_the_command_that_makes_it(experiment_id):
     command = r"mlflow run \. -e reduce -P model=bert -P dim=heads -P preset=packaged -P seed=43\."
     with pytest.raises(UserError, match=rf"dim=heads preset=packaged seed=43 .* first: {command}"):
         source(experiment_id, seed=43)
+
+
+def test_the_curve_of_the_learning_rate_is_not_taken_for_the_setting(experiment_id):
+    planned = finished(dim="heads", learning_rate=1e-6)
+    assert source(experiment_id) == planned

@@ -31,7 +31,7 @@ def finished_runs(experiment_id: str, **tags: str) -> pd.DataFrame:
 
     Returns:
         One row a run: ``run_id``, ``name``, ``start_time``, and its tags, params and metrics as columns of their
-        own names (a metric's text, a tag's and a param's never clash here).
+        own names (of one name, a tag comes before a param and that before a metric).
     """
     return _found(experiment_id, ["attributes.status = 'FINISHED'"], tags)
 
@@ -156,7 +156,8 @@ def _row(run: Any) -> dict[str, Any]:
         "status": run.info.status,
         **{key: value for key, value in run.data.tags.items() if not key.startswith("mlflow.")},
         **{key: value for key, value in run.data.params.items() if key not in run.data.tags},
-        **run.data.metrics,
+        # The curve of the learning rate is called as the setting.
+        **{key: value for key, value in run.data.metrics.items() if key not in run.data.params},
     }
 
 
