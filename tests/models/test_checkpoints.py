@@ -272,6 +272,24 @@ def bertweet(folder):
     return AutoTokenizer.from_pretrained(folder)
 
 
+def test_a_tokenizer_written_in_python_is_saved_with_all_that_it_was_read_from(tmp_path):
+    """Transformers' own saving leaves out what BERTweet's tokenizer needs, and words fall apart at the next reading."""
+    Stranger("roberta").save(tmp_path)
+    for file in tmp_path.glob("tokenizer*"):
+        file.unlink()
+    bertweet(tmp_path)
+    edited(tmp_path, pad_token_id=1)
+    tokenizer, folder = load(tmp_path)[1], tmp_path
+    expected = tokenizer("good film")["input_ids"]
+    for name in ("once", "twice"):  # as a run does, and the transfer from it
+        folder = tmp_path / name
+        small("roberta", 2, 2, 4, 16).save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        edited(folder, pad_token_id=1)
+        _, tokenizer = checkpoints.load_folder(folder)
+        assert tokenizer("good film")["input_ids"] == expected
+
+
 def test_a_network_that_counts_from_other_padding_is_said(tmp_path, caplog):
     Stranger("roberta").save(tmp_path)
     edited(tmp_path, pad_token_id=1)

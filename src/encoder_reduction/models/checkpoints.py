@@ -88,13 +88,6 @@ def load(
     return model, tokenizer
 
 
-def revision(checkpoint: Checkpoint) -> str:
-    """The commit of the weights, ``local`` for a folder, ``packaged`` for those of a pinned package."""
-    if checkpoint.source.startswith("packaged:"):
-        return "packaged"
-    return hub.snapshot("model", checkpoint.source, checkpoint.revision).revision
-
-
 def load_folder(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """A classifier and tokenizer out of a folder that a run of this project has logged, which may then go.
 

@@ -2,6 +2,7 @@
 
 import inspect
 import logging
+from functools import partial
 from pathlib import Path
 
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
@@ -24,12 +25,34 @@ def load(folder: Path, model: PreTrainedModel, what: str) -> PreTrainedTokenizer
     """
     with readable(folder, what):
         tokenizer = AutoTokenizer.from_pretrained(folder)
+    if not tokenizer.is_fast:
+        _keep_files(tokenizer, folder)
     _check_vocabulary(tokenizer, model, what)
     _check_padding(tokenizer, model, what)
     # A tokenizer of another family's class also gives token types, which DistilBERT does not take.
     takes = inspect.signature(model.forward).parameters
     tokenizer.model_input_names = [name for name in tokenizer.model_input_names if name in takes]
     return tokenizer
+
+
+def _keep_files(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Let a tokenizer written in Python be saved with the very files that it was read from.
+
+    Some classes save less than they read: BERTweet's writes its merges without their counts, and takes the last word of
+    each for the count when it reads them again.
+    """
+    files = [folder / name for name in tokenizer.vocab_files_names.values()]
+    contents = {file.name: file.read_bytes() for file in files if file.is_file()}
+    tokenizer.save_vocabulary = partial(_write, contents)
+
+
+def _write(contents: dict[str, bytes], save_directory: str, filename_prefix: str | None = None) -> tuple[str, ...]:
+    written = []
+    for name, content in contents.items():
+        file = Path(save_directory) / (f"{filename_prefix}-{name}" if filename_prefix else name)
+        file.write_bytes(content)
+        written.append(str(file))
+    return tuple(written)
 
 
 def _check_vocabulary(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, what: str) -> None:
