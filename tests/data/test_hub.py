@@ -113,18 +113,20 @@ def corpus(folder, names, rows):
 
 @pytest.fixture(scope="module")
 def repositories(tmp_path_factory):
-    """What the paper preset asks for, under the commits that it pins."""
+    """What the paper preset asks for, under the commits that it pins; BERT in its full size, the others narrower."""
     root = tmp_path_factory.mktemp("hub")
     bert, roberta, distilbert = (PAPER["models"][name] for name in ("bert", "roberta", "distilbert"))
+    narrow = {"vocab_size": 50265, "max_position_embeddings": 514, "type_vocab_size": 1, "layer_norm_eps": 1e-5}
     made = {
         bert["source"]: (BertForMaskedLM(BertConfig()), wordpiece(30522)),
         roberta["source"]: (
-            RobertaForMaskedLM(
-                RobertaConfig(vocab_size=50265, max_position_embeddings=514, type_vocab_size=1, layer_norm_eps=1e-5)
-            ),
+            RobertaForMaskedLM(RobertaConfig(hidden_size=96, intermediate_size=384, **narrow)),
             byte_level(50265),
         ),
-        distilbert["source"]: (DistilBertForMaskedLM(DistilBertConfig()), wordpiece(30522, **TWO_INPUTS)),
+        distilbert["source"]: (
+            DistilBertForMaskedLM(DistilBertConfig(dim=96, hidden_dim=384)),
+            wordpiece(30522, **TWO_INPUTS),
+        ),
     }
     for source, (model, tokenizer) in made.items():
         checkpoint(root / source, model, tokenizer)
