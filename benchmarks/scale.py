@@ -22,6 +22,7 @@ import psutil  # noqa: E402
 from mlflow.store.tracking.dbmodels.models import SqlLatestMetric, SqlParam, SqlRun, SqlTag  # noqa: E402
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore  # noqa: E402
 
+from encoder_reduction.plan import presets  # noqa: E402
 from encoder_reduction.plan.sections import DIMENSIONS, MODELS  # noqa: E402
 from encoder_reduction.tracking.store import PREDICTIONS_FILE  # noqa: E402
 
@@ -48,10 +49,25 @@ def identities(runs: int) -> list[dict[str, str]]:
     return made
 
 
+def planned_params() -> dict[tuple[str, str], dict[str, str]]:
+    """What runs that do as the packaged preset says log of their plans, by stage and dimension."""
+    preset, _ = presets.load("packaged")
+    plans = [preset.plan("baseline", "bert"), *(preset.plan("reduce", "bert", dim) for dim in DIMENSIONS)]
+    return {
+        (plan.stage, plan.dim): {
+            key: str(value)
+            for section in (plan.fine_tuning, *plan.reductions.values())
+            for key, value in section.model_dump().items()
+            if value is not None
+        }
+        for plan in plans
+    }
+
+
 def fill(store: SqlAlchemyStore, folder: Path, runs: int) -> None:
     """Write the runs into the database, and test predictions of each beside it."""
     experiment_id = store.create_experiment(EXPERIMENT, artifact_location=str(folder))
-    rng, now = np.random.default_rng(0), int(time.time() * 1000)
+    rng, now, planned = np.random.default_rng(0), int(time.time() * 1000), planned_params()
     named = [
         "accuracy", "f1", "validation_accuracy", "inference_ms", "training_memory_gb", "inference_memory_gb",
         "training_seconds", "flops_per_example", "parameters", "validation_examples",
@@ -67,7 +83,9 @@ def fill(store: SqlAlchemyStore, folder: Path, runs: int) -> None:
              "artifact_uri": str(files), "user_id": "", "source_type": "LOCAL"}
         )  # fmt: skip
         rows[SqlTag] += [{"run_uuid": run_id, "key": key, "value": value} for key, value in tags.items()]
-        rows[SqlParam] += [{"run_uuid": run_id, "key": f"param_{i}", "value": "0.5"} for i in range(PARAMS)]
+        params = planned[tags["stage"], tags["dim"]]
+        params |= {f"param_{i}": "0.5" for i in range(PARAMS - len(params))}
+        rows[SqlParam] += [{"run_uuid": run_id, "key": key, "value": value} for key, value in params.items()]
         rows[SqlLatestMetric] += [
             {"run_uuid": run_id, "key": key, "value": value, "timestamp": now, "step": 0, "is_nan": False}
             for key, value in zip(names, rng.uniform(0.5, 1, METRICS).tolist(), strict=True)

@@ -16,7 +16,7 @@ sys.path[:0] = [str(HERE.parents[1] / folder) for folder in ("src", "tests/suppo
 import mlflow  # noqa: E402
 from browser import launched, opened  # noqa: E402
 
-from encoder_reduction.tracking.run import EXPERIMENT  # noqa: E402
+from encoder_reduction.tracking.destination import EXPERIMENT  # noqa: E402
 
 DRAWN = ("trade_off", "relative_changes", "resources", "retention", "learning_curves")
 
