@@ -46,7 +46,7 @@ Command = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The tests of one file go to one process, and so share its fixtures; those of one study or one store, too.
+    """The tests of one file go to one process, and so share its fixtures; those of one store, too.
 
     Those that start commands or need what Debian brings are marked, so that `make quick` leaves them out. What takes
     long begins first, so that no process is left with it at the end.
@@ -55,8 +55,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if {"command", "debian"} & set(item.fixturenames):
             item.add_marker("outside")
-        group = "study" if item.path.stem in ("test_cluster", "test_commands") else item.path.stem
-        group = "store" if "session_store" in item.fixturenames else group
+        group = "store" if "session_store" in item.fixturenames else item.path.stem
         item.add_marker(pytest.mark.xdist_group(group))
         long = ("slow" in item.keywords) + 2 * ("outside" in item.keywords)
         takes[group] = max(takes.get(group, 0), long)

@@ -108,7 +108,7 @@ def test_the_scripts_pass_shellcheck(debian):
 
 
 @pytest.fixture(scope="module")
-def disturbed(cluster, project, studied):
+def disturbed(cluster, project):
     """The study of the integration tests again, as jobs, with everything that happens on a cluster."""
     submitted = cluster("slurm/submit_study.sh", "--preset", project.preset)
     assert submitted.returncode == 0, submitted.stderr
@@ -134,7 +134,7 @@ def disturbed(cluster, project, studied):
     back = time.monotonic() + 30
     until(lambda: time.monotonic() > back, what="the tracking server is away for 30 s")
     cluster.server.start()
-    assert cluster.training(layers).info.status == "RUNNING"
+    assert cluster.training(layers).info.status in ("RUNNING", "FINISHED")  # It went on without the server.
 
     until(lambda: "near its time limit" in cluster.log(hidden), what="hidden is told of its time limit")
     with suppress(psutil.NoSuchProcess):  # where the limit itself has come, Slurm wakes it
@@ -219,7 +219,7 @@ def test_the_disturbed_runs_are_the_ones_that_were_begun(cluster, mended):
         assert run.info.run_id in (cluster.folder / tags["slurm_log"]).read_text()
 
 
-def test_the_table_is_that_of_an_undisturbed_study(cluster, mended, project):
+def test_the_table_is_that_of_an_undisturbed_study(cluster, mended, project, studied):
     def figures(runs):
         found = {}
         for run in runs:

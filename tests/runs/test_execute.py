@@ -159,6 +159,7 @@ def whole(tmp_path_factory):
     inputs = {"checkpoint": checkpoint(folder / "checkpoint"), "corpus": corpus(folder / "texts")}
     plan = presets.load("packaged")[0].plan("reduce", "bert", "heads", VALUES).model_copy(update=inputs)
     mlflow.set_tracking_uri(f"sqlite:///{folder}/store.db")
+    mlflow.set_experiment(experiment_id="0")  # which every store has
     try:
         with pytest.MonkeyPatch.context() as patch:
             patch.chdir(folder)

@@ -1,5 +1,7 @@
 """One store that `mlflow run` of this checkout has filled, shared by the integration tests."""
 
+import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -7,6 +9,7 @@ from dataclasses import dataclass
 
 import mlflow
 import pytest
+from filelock import FileLock
 
 from conftest import ROOT, environment
 
@@ -38,16 +41,33 @@ class Project:
 
 @pytest.fixture(scope="session")
 def project(tmp_path_factory, command, small_preset):
-    return Project(tmp_path_factory.mktemp("elsewhere"), command, small_preset("small", models=("bert",)))
+    """Shared by all processes of one test session: what one has made, the others look at."""
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "elsewhere"
+    folder.mkdir(exist_ok=True)
+    return Project(folder, command, small_preset("small", models=("bert",)))
+
+
+def once(file, make):
+    """What the first process that asks makes; the others wait for it."""
+    with FileLock(f"{file}.lock"):
+        if not file.exists():
+            file.write_bytes(pickle.dumps(make()))
+        return pickle.loads(file.read_bytes())
 
 
 @pytest.fixture(scope="session")
 def reduced(project):
     """One reduce run, as the README has it, with a number typed in another spelling than Python prints."""
-    result = project.run("reduce", "model=bert", "dim=heads", "learning_rate=2e-5")
-    assert result.returncode == 0, result.stderr
-    (run,) = project.runs(stage="reduce")
-    return run
+
+    def reduce():
+        result = project.run("reduce", "model=bert", "dim=heads", "learning_rate=2e-5")
+        assert result.returncode == 0, result.stderr
+        (run,) = project.runs(stage="reduce")
+        return run.info.run_id
+
+    run_id = once(project.folder / "reduced", reduce)
+    return mlflow.MlflowClient(project.env["MLFLOW_TRACKING_URI"]).get_run(run_id)
 
 
 @dataclass
@@ -60,6 +80,10 @@ class Studied:
 
 @pytest.fixture(scope="session")
 def studied(project, reduced):
+    return once(project.folder / "studied", lambda: study(project))
+
+
+def study(project):
     words = [sys.executable, str(ROOT / "entry_points" / "study.py"), f"--preset={project.preset}"]
     env = environment(**project.env, MLFLOW_EXPERIMENT_NAME=EXPERIMENT)
     with subprocess.Popen(words, cwd=project.folder, env=env, stderr=subprocess.PIPE, text=True) as study:
