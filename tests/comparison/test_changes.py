@@ -110,3 +110,11 @@ def test_a_ratio_that_does_not_name_its_conditions_is_not_taken(store):
     )  # fmt: skip
     rows = rows.assign(device="some CPU", resolved_precision="bf16", max_length="128", batch_size="16")
     assert set(changes(rows, old, stored)["Timed"]) == {"apart"}
+
+
+def test_of_dimensions_that_cost_the_same_none_is_the_costliest():
+    rng = np.random.default_rng(0)
+    rows, stored = planted_store(rng, right_answers(rng, 200, 3, 0.1, dict.fromkeys(LOSSES, 0.0)))
+    alike = dict.fromkeys(stored, next(iter(stored.values())))
+    order = ranking(changes(rows, pd.DataFrame(), alike), gains_by_row(rows, alike))
+    assert order["Costs most (probability)"].tolist() == pytest.approx([1 / 3] * 3)

@@ -30,10 +30,11 @@ def ranking(table: pd.DataFrame, gains: Gains) -> pd.DataFrame:
     values = _by_dimension(gains, models, dims)
     if values is not None:
         intervals = np.array([crossed(each).interval for each in values])
-        costliest = pd.Series(drawn_again(values).argmin(axis=1)).value_counts(normalize=True)
+        drawn = drawn_again(values)
+        costliest = drawn == drawn.min(axis=1, keepdims=True)  # Several, where they cost the same.
         means.insert(1, "95% low", intervals[:, 0])
         means.insert(2, "95% high", intervals[:, 1])
-        means.insert(3, "Costs most (probability)", costliest.reindex(range(len(dims)), fill_value=0).to_numpy())
+        means.insert(3, "Costs most (probability)", (costliest / costliest.sum(axis=1, keepdims=True)).mean(axis=0))
     return means.sort_values(POINTS).reset_index()
 
 
