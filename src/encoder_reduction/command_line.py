@@ -5,12 +5,12 @@ from collections.abc import Callable
 from typing import Any, Literal, get_args, get_origin
 
 import click
-from pydantic import BaseModel
+from pydantic import BaseModel, BeforeValidator
 from pydantic.fields import FieldInfo
 
 from .errors import UserError, explain, leave_in_order_when_stopped
 from .plan.presets import Preset, load
-from .plan.sections import MODELS, Distillation, FineTuning, Inputs, Profiling, Reduction
+from .plan.sections import MODELS, Beginning, Distillation, FineTuning, Inputs, Profiling, Reduction
 from .plan.study import Study
 from .tracking import job
 
@@ -93,7 +93,7 @@ def setting_options(*sections: type[BaseModel]) -> Decorator:
 
 run_options = setting_options(FineTuning, Profiling)
 input_options = setting_options(Inputs)
-reduction_options = setting_options(Reduction, Distillation)
+reduction_options = setting_options(Reduction, Beginning, Distillation)
 
 
 def load_preset(name: str) -> Preset:
@@ -150,6 +150,8 @@ def say(line: str) -> None:
 
 
 def _type(field: FieldInfo) -> Any:
+    if any(isinstance(each, BeforeValidator) for each in field.metadata):
+        return str  # The field has spellings of its own.
     for candidate in (field.annotation, *get_args(field.annotation)):
         if get_origin(candidate) is Literal:
             return click.Choice(get_args(candidate))

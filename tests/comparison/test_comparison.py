@@ -66,14 +66,14 @@ def test_seeds_are_averaged_and_repeated_runs_count_once():
 def test_controls_and_distilled_models_stay_out():
     finished()
     finished(dim="hidden", accuracy=0.7, validation_accuracy=0.7)
-    finished(dim="hidden", accuracy=0.9, validation_accuracy=0.9, tags={"distilled": "true"}, params={"distill": True})
+    finished(dim="hidden", accuracy=0.9, validation_accuracy=0.9, tags={"distill": "logits"})
     finished(dim="hidden", accuracy=0.9, validation_accuracy=0.9, params={"init": "random"})
     finished(dim="layers", validation_accuracy=0.9, params={"init": "random"})
     finished(config="baseline", accuracy=0.9, validation_accuracy=0.9, params={"epochs": "10"})
     _, table, _ = compared()
     assert present(table) == [["Baseline", 0.8], ["6 Embedding Size", 0.7]]
     assert set(artifact("beside.csv")["Differs in"]) == {
-        "distill=true instead of false", "init=random instead of pretrained", "epochs=10 instead of 1.0",
+        "distill=logits instead of none", "init=random instead of pretrained", "epochs=10 instead of 1.0",
     }  # fmt: skip
 
 
@@ -131,6 +131,49 @@ def test_a_transfer_from_another_than_the_plans_reduction_stays_out():
              tags={"source_run": other})  # fmt: skip
     compared()
     assert present(artifact("target_table.csv"))[1] == ["6 Attention Heads (Best Reduced Config)", 0.6]
+
+
+RECOVERED = {"start": "baseline", "distill": "hidden"}
+
+
+def test_recovered_rows_stand_in_a_table_of_their_own_beside_the_plans():
+    finished(total_training_seconds=100.0)
+    finished(dim="heads", accuracy=0.7, validation_accuracy=0.7, total_training_seconds=90.0)
+    again = {"accuracy_before_training": 0.78, "total_training_seconds": 190.0}
+    finished(dim="heads", accuracy=0.81, validation_accuracy=0.9, tags=RECOVERED, params={"distill": "hidden"}, **again)
+    finished(dim="heads", accuracy=0.99, validation_accuracy=0.9, tags=RECOVERED, params={"epochs": 5})
+    report, table, changed = compared()
+    assert present(table) == [["Baseline", 0.8], ["6 Attention Heads", 0.7]]
+    assert changed["Accuracy (points)"].tolist() == pytest.approx([-10])
+    (row,) = artifact("recovered.csv").to_dict("records")
+    assert (row["accuracy"], row["accuracy_before_training"], row["total_training_seconds"]) == (0.81, 0.78, 190)
+    shown = report.partition("## Recovered")[2].partition("##")[0]
+    assert "| minilm-bert | 6 Attention Heads |                  0.700 |             0.780 |       0.810 |" in shown
+    assert "cutting heads leaves +1.0 points instead of -10.0" in shown
+    assert "Not recovered: minilm-bert hidden, minilm-bert layers, minilm-roberta heads" in shown
+    assert artifact("beside.csv")["Differs in"].tolist() == ["epochs=5 instead of 1.0"]
+
+
+def test_without_recovered_rows_nothing_is_said_of_them():
+    finished()
+    finished(dim="heads")
+    assert "Recovered" not in compared()[0]
+
+
+def test_a_transfer_says_what_it_started_from_and_is_held_against_that():
+    finished()
+    finished(dim="heads", accuracy=0.7, validation_accuracy=0.7)
+    again = finished(dim="heads", accuracy=0.78, validation_accuracy=0.9, tags=RECOVERED)
+    finished(stage="transfer", accuracy=0.8)
+    finished(dim="heads", stage="transfer", accuracy=0.77, tags={"start": "baseline", "source_run": again})
+    report, _, _ = compared()
+    assert present(artifact("target_table.csv")) == [
+        ["Baseline", 0.8], ["6 Attention Heads, recovered (Best Reduced Config)", 0.77],
+    ]  # fmt: skip
+    (kept,) = artifact("retention.csv").to_dict("records")
+    assert kept["Accuracy (points) source"] == pytest.approx(-2)
+    assert kept["Wider by (points)"] == pytest.approx(1)
+    assert "cutting heads leaves -2.0 points on the source and -3.0 on the target" in report
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,9 @@ def rows():
     spread = {f"{figure}_seed_std": [0.01, 0.02] for figure in FIGURES if figure != "f1"} | {
         "inference_ms_seed_std": [0.3, 0.5]
     }
-    return table.assign(**spread, level=[1.0, 0.5], seeds=1, machine="quiet", memory_kind="resident")
+    return table.assign(
+        **spread, level=[1.0, 0.5], seeds=1, machine="quiet", memory_kind="resident", start="pretrained"
+    )
 
 
 def predictions(right):

@@ -200,8 +200,8 @@ def test_a_distilled_model_learns_from_the_baseline(project):
     parameters = ["--model=bert", "--dim=layers", "--distill=true"]
     result = entry(project, "reduce", *parameters, env={"MLFLOW_EXPERIMENT_NAME": EXPERIMENT})
     assert result.returncode == 0, result.stderr
-    (run,) = project.runs(stage="reduce", distilled="true")
-    assert run.data.tags["distilled"] == "true"
+    (run,) = project.runs(stage="reduce", distill="logits")
+    assert run.data.params["distill"] == "logits"
     teacher = mlflow.MlflowClient(project.env["MLFLOW_TRACKING_URI"]).get_run(run.data.tags["source_run"])
     assert teacher.data.tags["stage"] == "baseline"
     assert run.data.params["temperature"] == "2.0"
@@ -245,7 +245,7 @@ def test_a_users_mistake_fails_the_run_with_one_sentence(project):
     before = len(project.runs())
     result = project.run("reduce", "model=bert", "dim=width")
     assert result.returncode == 1
-    assert "Error: Unknown dim 'width'; choose one of: heads, hidden, layers." in result.stderr
+    assert "Error: Unknown dim 'width'; choose one of: heads, hidden, intermediate, layers." in result.stderr
     assert "Traceback" not in result.stderr.partition("Error: Unknown dim")[0]
     runs = project.runs()
     assert len(runs) == before + 1

@@ -230,7 +230,7 @@ def test_the_table_is_that_of_an_undisturbed_study(cluster, mended, project, stu
                 found[tags["stage"], tags["dim"]] = values
         return found
 
-    undisturbed = figures(run for stage in STAGES for run in project.runs(stage=stage, seed="42", distilled="false"))
+    undisturbed = figures(run for stage in STAGES for run in project.runs(stage=stage, seed="42", distill="none"))
     on_slurm = figures(cluster.runs(*STAGES))
     assert on_slurm == undisturbed
     assert len(on_slurm) == 8
@@ -356,7 +356,7 @@ def test_without_a_controller_only_what_was_submitted_asks_for_it(debian, projec
     words = [sys.executable, ROOT / "entry_points" / "status.py", "--preset=packaged"]
     local = project.command(*words, cwd=project.folder, env={**project.env, **nowhere})
     assert local.returncode == 0, local.stderr
-    assert local.stdout.startswith("27 not started\n")
+    assert local.stdout.startswith("36 not started\n")
     monkeypatch.setenv("SLURM_CONF", nowhere["SLURM_CONF"])
     with pytest.raises(UserError, match=r"Slurm's queue cannot be read, .* once 'squeue' answers\."):
         queue.queue()

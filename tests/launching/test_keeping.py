@@ -33,8 +33,8 @@ def experiment(tmp_path, monkeypatch):
     experiment = mlflow.create_experiment("kept", str(tmp_path / "files"))
     mlflow.set_experiment(experiment_id=experiment)
     yield experiment
+    mlflow.set_experiment(experiment_id="0")  # in this store: the one before may be a server that is gone
     mlflow.set_tracking_uri(before)
-    mlflow.set_experiment(experiment_id="0")
 
 
 @pytest.fixture

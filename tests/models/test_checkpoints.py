@@ -308,3 +308,34 @@ def test_a_runs_own_folder_keeps_its_head_and_must_be_whole(tmp_path):
     _write(state, tmp_path, "safetensors")
     with pytest.raises(UserError, match=r"1 missing \(classifier\.bias\)"):
         checkpoints.load_folder(tmp_path)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("names", [("NEGATIVE", "POSITIVE"), ("pos", "neg")])
+def test_a_trained_head_is_cut_with_its_classes_in_our_order(tmp_path, family, names):
+    model = small(family, 2, 2, 4, 16, spread=0.2)
+    model.config.id2label, model.config.label2id = dict(enumerate(names)), {name: i for i, name in enumerate(names)}
+    model.to(torch.bfloat16).save_pretrained(tmp_path)
+    words().save_pretrained(tmp_path)
+    loaded, _ = checkpoints.load_trained(Checkpoint(name="x", source=str(tmp_path)), family)
+    batch = {"input_ids": torch.tensor([[5, 6, 7]]), "attention_mask": torch.ones(1, 3, dtype=torch.long)}
+    with torch.no_grad():
+        expected = model.float()(**batch).logits
+        expected = expected.flip(-1) if names[0] == "pos" else expected
+        torch.testing.assert_close(loaded(**batch).logits, expected)
+    assert loaded.config.id2label == {0: "negative", 1: "positive"}
+
+
+def test_a_checkpoint_without_a_head_or_of_three_classes_cannot_be_cut_with_its_head(tmp_path):
+    checkpoint = Checkpoint(name="x", source=str(tmp_path))
+    Stranger(classes=0).save(tmp_path)
+    with pytest.raises(UserError, match="brings no classification head, which start=checkpoint cuts"):
+        checkpoints.load_trained(checkpoint)
+    Stranger(classes=3).save(tmp_path)
+    with pytest.raises(UserError, match=r"1 missing \(classifier\.bias"):
+        checkpoints.load_trained(checkpoint)
+    model = small("bert", 2, 2, 4, 16)
+    config = model.config.to_dict() | {"id2label": {"0": "negative", "1": "neutral", "2": "positive"}}
+    type(model)(type(model.config)(**config)).save_pretrained(tmp_path)
+    with pytest.raises(UserError, match="calls its classes negative, neutral, positive; start=checkpoint needs two"):
+        checkpoints.load_trained(checkpoint)

@@ -1,3 +1,5 @@
+import re
+
 import pytest
 import yaml
 
@@ -144,6 +146,52 @@ def test_a_transfer_builds_on_a_reduction_with_its_own_values_or_with_the_preset
     assert (baseline.stage, baseline.dim) == ("baseline", "none")
     (teacher,) = packaged.plan("reduce", "bert", "layers", {"distill": True, "keep": 0.3}).builds_on
     assert teacher == packaged.plan("baseline", "bert")
+
+
+def test_a_cut_of_what_is_trained_builds_on_the_baseline_as_given_or_as_the_preset_has_it(packaged):
+    plan = packaged.plan("reduce", "bert", "heads", {"start": "baseline", "learning_rate": 1e-5, "seed": 7})
+    alike, planned = plan.builds_on
+    assert (alike.stage, alike.fine_tuning.learning_rate, alike.seed) == ("baseline", 1e-5, 7)
+    assert planned == packaged.plan("baseline", "bert", None, {"seed": 7})
+    assert packaged.plan("reduce", "bert", "heads", {"start": "baseline", "epochs": 0}).builds_on == (
+        packaged.plan("baseline", "bert"),
+    )
+    assert packaged.plan("reduce", "bert", "heads", {"start": "checkpoint", "distill": "hidden"}).builds_on == ()
+    assert packaged.plan("reduce", "bert", "heads", {"distill": "logits", "teacher": "abc"}).builds_on == ()
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"epochs": 0}, "epochs=0 leaves the classification head as it was drawn: give start=baseline"),
+        (
+            {"start": "baseline", "init": "random"},
+            "init=random draws every weight afresh, whatever was cut: leave out start=baseline",
+        ),
+        (
+            {"start": "scratch"},
+            "start=scratch is not allowed: input should be 'pretrained', 'baseline' or",
+        ),
+        ({"distill": "all"}, "distill=all is not allowed: input should be 'none', 'logits' or 'hidden'"),
+        ({"spread": "even"}, "spread=even is not allowed"),
+    ],
+)
+def test_a_start_or_a_recovery_that_makes_no_sense_is_one_sentence(packaged, given, said):
+    with pytest.raises(UserError, match=re.escape(said)):
+        packaged.plan("reduce", "bert", "heads", given)
+
+
+def test_spread_is_of_heads_and_intermediate(packaged):
+    with pytest.raises(UserError, match="spread=global does not apply to dim=hidden, but to heads and intermediate"):
+        packaged.plan("reduce", "bert", "hidden", {"spread": "global"})
+    both = packaged.plan("reduce", "bert", "layers+heads", {"spread": "global"}).reductions
+    assert (both["layers"].spread, both["heads"].spread) == ("uniform", "global")
+
+
+@pytest.mark.parametrize(("typed", "meant"), [("true", "logits"), ("hidden", "hidden"), ("logits", "logits")])
+def test_distill_true_means_logits(packaged, typed, meant):
+    assert packaged.plan("reduce", "bert", "layers", {"distill": typed}).distillation.distill == meant
+    assert packaged.plan("reduce", "bert", "layers", {"distill": "false"}).distillation is None
 
 
 @pytest.mark.parametrize("seed", [-1, 2**32, "1.5"])

@@ -4,7 +4,7 @@ from typing import Any
 
 from transformers import ElectraConfig, ElectraForSequenceClassification
 
-from encoder_reduction.models.architectures.family import Family, PrunedHeads
+from encoder_reduction.models.architectures.family import Family, Pruned
 
 
 class ElectraFamily(Family):
@@ -29,10 +29,12 @@ class PrunedElectraConfig(ElectraConfig):
 
     model_type = FAMILY.pruned_model_type
     head_size: int | None = None
+    heads_by_layer: list[int] | None = None
+    intermediate_by_layer: list[int] | None = None
 
 
-class PrunedElectraForSequenceClassification(PrunedHeads, ElectraForSequenceClassification):
-    """ELECTRA classifier whose pruned heads are really gone."""
+class PrunedElectraForSequenceClassification(Pruned, ElectraForSequenceClassification):
+    """ELECTRA classifier whose pruned heads and units are really gone."""
 
     config_class = PrunedElectraConfig
     family = FAMILY

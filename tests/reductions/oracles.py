@@ -60,25 +60,60 @@ def logits_without_layers(model, family, dropped, batches):
             handle.remove()
 
 
-def parameter_count(family, *, layers, heads, head_size, hidden, intermediate, vocabulary, positions, classes=2):
+def logits_without_units(model, family_description, removed, batches):
+    """Logits when the activations of some feed-forward units (``removed[layer]``) are zeroed before they are read."""
+
+    def zero(units):
+        def hook(module, args):
+            activations = args[0].clone()
+            activations[..., units] = 0
+            return (activations,)
+
+        return hook
+
+    d = family_description
+    layers = model.get_submodule(f"{d.backbone}.{d.layers}")
+    handles = [
+        layer.get_submodule(d.output).register_forward_pre_hook(zero(units))
+        for layer, units in zip(layers, removed, strict=True)
+    ]
+    try:
+        return logits(model, batches)
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def parameter_count(
+    family, *, layers, heads, head_size, hidden, intermediate, vocabulary, positions, classes=2, token_types=None
+):
     """The closed formula: embeddings, layers and head, biases and LayerNorms included."""
-    token_types = {"bert": 2, "roberta": 1, "distilbert": 0}[family]
+    token_types = {"bert": 2, "roberta": 1, "distilbert": 0}[family] if token_types is None else token_types
     embeddings = (vocabulary + positions + token_types) * hidden + 2 * hidden
-    attention = heads * head_size
-    layer = 3 * (hidden * attention + attention) + attention * hidden + hidden
-    layer += hidden * intermediate + intermediate + intermediate * hidden + hidden
-    layer += 2 * 2 * hidden
+    total = 0
+    for heads_here, units in zip(each(heads, layers), each(intermediate, layers), strict=True):
+        attention = heads_here * head_size
+        total += 3 * (hidden * attention + attention) + attention * hidden + hidden
+        total += hidden * units + units + units * hidden + hidden
+        total += 2 * 2 * hidden
     head = hidden * hidden + hidden + hidden * classes + classes
-    return embeddings + layers * layer + head
+    return embeddings + total + head
+
+
+def each(value, layers):
+    """A number for every layer, or a list of one for each."""
+    return [value] * layers if isinstance(value, int) else value
 
 
 def flop_count(*, layers, heads, head_size, hidden, intermediate, tokens, classes=2):
     """The closed formula of one forward pass's matrix products: two operations for each multiply-add."""
-    attention = heads * head_size
-    projections = 2 * tokens * (4 * hidden * attention + 2 * hidden * intermediate)
-    scores_and_context = 2 * 2 * tokens**2 * attention
+    total = 0
+    for heads_here, units in zip(each(heads, layers), each(intermediate, layers), strict=True):
+        attention = heads_here * head_size
+        total += 2 * tokens * (4 * hidden * attention + 2 * hidden * units)
+        total += 2 * 2 * tokens**2 * attention
     head = 2 * (hidden * hidden + hidden * classes)
-    return layers * (projections + scores_and_context) + head
+    return total + head
 
 
 def duplicate_channels(model, family_description):

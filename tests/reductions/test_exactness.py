@@ -5,7 +5,14 @@ import copy
 import pytest
 import torch
 from networks import random_batch, small
-from oracles import duplicate_channels, logits, logits_without_heads, logits_without_layers, silence_units
+from oracles import (
+    duplicate_channels,
+    logits,
+    logits_without_heads,
+    logits_without_layers,
+    logits_without_units,
+    silence_units,
+)
 
 from conftest import FAMILIES
 from encoder_reduction.models.architectures import family_of, sizes_of
@@ -13,12 +20,14 @@ from encoder_reduction.plan.sections import Reduction
 from encoder_reduction.reductions import reduce_model
 from encoder_reduction.reductions.heads import prune_heads, regroup_heads, select_heads
 from encoder_reduction.reductions.hidden import Width, select_width, slice_width
+from encoder_reduction.reductions.intermediate import prune_units, select_units
 from encoder_reduction.reductions.layers import drop_layers, select_layers
 
 EVERYTHING = {
     "heads": [("prune", "gradient"), ("prune", "magnitude"), ("regroup", "first")],
     "hidden": [("slice", "activation"), ("slice", "magnitude"), ("slice", "random")],
     "layers": [(strategy, None) for strategy in ("alternate", "first", "last", "ends", "influence")],
+    "intermediate": [("prune", "activation"), ("prune", "gradient"), ("prune", "magnitude")],
 }
 
 
@@ -49,10 +58,43 @@ def test_keeping_everything_is_the_identity(model, texts, dim, ways):
 @pytest.mark.parametrize("criterion", ["gradient", "magnitude", "random"])
 def test_pruned_heads_are_zeroed_heads(model, texts, family, criterion):
     kept = select_heads(model, 5, criterion, texts, seed=3)
-    removed = [sorted(set(range(12)) - set(row)) for row in kept.tolist()]
+    removed = [sorted(set(range(12)) - set(row.tolist())) for row in kept]
     expected = logits_without_heads(model, family, removed, texts, head_size=4)
     assert (expected - logits(model, texts)).abs().max() > 1e-3
     torch.testing.assert_close(logits(prune_heads(model, kept), texts), expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("spread", ["uniform", "global"])
+@pytest.mark.parametrize("criterion", ["activation", "fisher", "random"])
+def test_pruned_units_are_zeroed_units(model, texts, criterion, spread):
+    kept = select_units(model, 40, criterion, texts, seed=3, spread=spread)
+    assert sum(map(len, kept)) == 6 * 40
+    removed = [sorted(set(range(96)) - set(units.tolist())) for units in kept]
+    expected = logits_without_units(model, family_of(model), removed, texts)
+    assert (expected - logits(model, texts)).abs().max() > 1e-3
+    torch.testing.assert_close(logits(prune_units(model, kept), texts), expected, atol=1e-5, rtol=0)
+
+
+def test_layers_of_their_own_sizes_are_cut_further(model, texts, family):
+    """Uneven heads and units, then fewer layers, then fewer heads, then units: each as if the parts were off."""
+    heads = [torch.arange(count) for count in (12, 1, 5, 7, 2, 3)]
+    units = [torch.arange(count) for count in (96, 1, 50, 7, 20, 30)]
+    uneven = prune_units(prune_heads(model, heads), units)
+    off = [sorted(set(range(12)) - set(kept.tolist())) for kept in heads]
+    pruned = logits(prune_heads(model, heads), texts)
+    torch.testing.assert_close(pruned, logits_without_heads(model, family, off, texts, head_size=4), atol=1e-5, rtol=0)
+    sizes = sizes_of(uneven)
+    assert (sizes.heads_by_layer, sizes.intermediate_by_layer) == ((12, 1, 5, 7, 2, 3), (96, 1, 50, 7, 20, 30))
+    assert (sizes.heads, sizes.intermediate) == (5, 34)
+    shallow = drop_layers(uneven, [0, 2, 3])
+    assert sizes_of(shallow).heads_by_layer == (12, 5, 7)
+    expected = logits_without_layers(uneven, family, {1, 4, 5}, texts)
+    torch.testing.assert_close(logits(shallow, texts), expected, atol=1e-6, rtol=0)
+    fewer = prune_heads(shallow, select_heads(shallow, 6, "magnitude", texts, seed=0))
+    assert sizes_of(fewer).heads_by_layer == (6, 5, 6)
+    narrow = slice_width(fewer, select_width(fewer, 24, "activation", texts, seed=0))
+    assert sizes_of(narrow).intermediate_by_layer == (96, 50, 7)
+    assert logits(narrow, texts).isfinite().all()
 
 
 def test_heads_can_be_pruned_again(model, texts, family):

@@ -19,6 +19,7 @@ CUTS = {
     "heads": Reduction(strategy="prune", criterion="magnitude", calibration_examples=8),
     "hidden": Reduction(strategy="slice", criterion="magnitude", calibration_examples=8),
     "layers": Reduction(strategy="alternate", calibration_examples=8),
+    "intermediate": Reduction(strategy="prune", criterion="magnitude", spread="global", calibration_examples=8),
 }
 
 
@@ -30,11 +31,11 @@ def test_a_saved_reduction_reloads_with_the_auto_class(family, dim, tmp_path):
     reduced.save_pretrained(tmp_path)
     again = AutoModelForSequenceClassification.from_pretrained(tmp_path)
     assert torch.equal(logits(again, [random_batch()]), logits(reduced, [random_batch()]))
-    assert ((tmp_path / f"{family}.py").exists()) == (dim == "heads")
+    assert ((tmp_path / f"{family}.py").exists()) == (dim in ("heads", "intermediate"))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("family", "dim"), zip(FAMILIES, CUTS, strict=True))
+@pytest.mark.parametrize(("family", "dim"), [*zip(FAMILIES, CUTS, strict=False), ("bert", "intermediate")])
 def test_a_reduction_exports_to_onnx_with_the_same_logits(packaged, batches, family, dim, tmp_path):
     reduced = reduce_model(packaged[family][0], {dim: CUTS[dim]}, [], seed=0).eval()
     inputs = inputs_of(batches[family][0])

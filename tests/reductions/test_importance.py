@@ -41,7 +41,47 @@ def test_head_sensitivity_is_the_derivative_by_a_mask(model, texts):
             handle.remove()
 
     slope = (losses(1 + epsilon) - losses(1 - epsilon)) / (2 * epsilon)
-    assert scores[layer, head].item() == pytest.approx(slope.abs().sum().item(), rel=0.02)
+    assert scores[layer][head].item() == pytest.approx(slope.abs().sum().item(), rel=0.02)
+
+
+@pytest.mark.parametrize(("criterion", "power"), [("gradient", 1), ("fisher", 2)])
+def test_unit_sensitivity_is_the_derivative_by_a_mask(model, texts, criterion, power):
+    """By autograd through a mask on the units of one layer, text by text."""
+    layer = 2
+    module, expected = LAYERS["bert"](model)[layer].output.dense, torch.zeros(96)
+    for batch in texts:
+        for index in range(4):
+            one = {name: tensor[index : index + 1] for name, tensor in batch.items()}
+            mask = torch.ones(96, requires_grad=True)
+            handle = module.register_forward_pre_hook(lambda module, args, mask=mask: (args[0] * mask,))
+            loss = cross_entropy(model(**inputs_of(one)).logits, one["labels"])
+            handle.remove()
+            expected += torch.autograd.grad(loss, mask)[0].abs() ** power
+    scores = importance.intermediate_scores(model, criterion, texts, seed=0)
+    torch.testing.assert_close(scores[layer], expected, rtol=1e-3, atol=1e-9)
+
+
+def test_the_activation_of_a_unit_is_what_it_writes(model, texts):
+    layer = LAYERS["bert"](model)[3]
+    seen = []
+    handle = layer.output.dense.register_forward_pre_hook(lambda module, args: seen.append(args[0][mask]))
+    with torch.no_grad():
+        for batch in texts:
+            mask = batch["attention_mask"].bool()
+            model(**inputs_of(batch))
+    handle.remove()
+    written = [torch.outer(units, layer.output.dense.weight[:, 7]) for units in torch.cat(seen)[:, 7:8]]
+    expected = torch.stack(written).square().sum(dim=(1, 2)).mean().sqrt()
+    scores = importance.intermediate_scores(model, "activation", texts, seed=0)
+    torch.testing.assert_close(scores[3][7], expected, rtol=1e-4, atol=0)
+
+
+def test_the_best_of_all_layers_stay_and_one_of_each():
+    scores = [torch.tensor([9.0, 8, 7, 6]), torch.tensor([1.0, 2, 0, 3]), torch.tensor([5.0, 4])]
+    kept = [each.tolist() for each in importance.best(scores, 2, "global")]
+    assert kept == [[0, 1, 2, 3], [3], [0]]
+    assert [each.tolist() for each in importance.best(scores, 2, "uniform")] == [[0, 1], [1, 3], [0, 1]]
+    assert [len(each) for each in importance.best(scores, 3, "uniform")] == [3, 3, 2]
 
 
 def test_channel_variance_is_that_of_every_layer_norm(model, texts):
@@ -91,6 +131,6 @@ def test_strategies_choose_the_layers_they_name(model):
 
 
 def test_random_choices_follow_the_seed(model):
-    first, again, other = (importance.head_scores(model, "random", None, seed) for seed in (1, 1, 2))
+    first, again, other = (torch.stack(importance.head_scores(model, "random", None, seed)) for seed in (1, 1, 2))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)

@@ -40,6 +40,7 @@ CUTS = {
     "heads": {"heads": 6},
     "hidden": {"hidden": 384, "head_size": 32, "intermediate": 1536},
     "layers": {"layers": None},
+    "intermediate": {"intermediate": 1536},
 }
 
 
@@ -48,6 +49,7 @@ def cut(strategy, criterion=None, **values):
 
 
 HALVES = {"heads": cut("prune", "first"), "hidden": cut("slice", "first"), "layers": cut("alternate")}
+HALVES["intermediate"] = cut("prune", "first")
 
 
 def count(model):
@@ -85,21 +87,31 @@ def test_every_legal_size_runs_trains_saves_and_reloads(tmp_path_factory, data):
         head_size=data.draw(st.integers(1, 6)) * 2,
         intermediate=data.draw(st.integers(8, 40)) * 8,
     )
-    dim = data.draw(st.sampled_from(["heads", "hidden", "layers"]))
+    dim = data.draw(st.sampled_from(["heads", "hidden", "layers", "intermediate"]))
     strategy, criterion = data.draw(
         st.sampled_from(
             {
                 "heads": [("prune", "gradient"), ("prune", "magnitude"), ("regroup", "first")],
                 "hidden": [("slice", "activation"), ("slice", "magnitude")],
                 "layers": [("alternate", None), ("ends", None), ("influence", None)],
+                "intermediate": [("prune", "activation"), ("prune", "fisher"), ("prune", "magnitude")],
             }[dim]
         )
     )
     size = data.draw(st.sampled_from(allowed_sizes(sizes_of(model), dim, strategy)))
     correct = data.draw(st.sampled_from(["none", "least_squares"]))
+    uneven = dim == "intermediate" or (dim, strategy) == ("heads", "prune")
+    spread = data.draw(st.sampled_from(["uniform", "global"])) if uneven else "uniform"
     batch = random_batch()
-    reduced = reduce_model(model, {dim: cut(strategy, criterion, size=size, correct=correct)}, [batch], seed=0)
-    assert getattr(sizes_of(reduced), dim) == size
+    reduction = cut(strategy, criterion, size=size, correct=correct, spread=spread)
+    reduced = reduce_model(model, {dim: reduction}, [batch], seed=0)
+    sizes = sizes_of(reduced)
+    assert getattr(sizes, dim) == size
+    types = getattr(model.config, "type_vocab_size", 0)
+    by_layer = {"heads": list(sizes.heads_by_layer), "intermediate": list(sizes.intermediate_by_layer)}
+    formula = {"layers": sizes.layers, "head_size": sizes.head_size, "hidden": sizes.hidden, **by_layer}
+    assert count(reduced) == parameter_count(family, **formula, vocabulary=50, positions=30, token_types=types)
+    assert flops_of(reduced).forward(12) == pytest.approx(flop_count(**formula, tokens=12), rel=1e-9)
 
     reduced.train()
     optimizer = torch.optim.AdamW(reduced.parameters(), lr=1e-3)
@@ -157,4 +169,8 @@ def test_several_dimensions_at_once():
     }
     reduced = reduce_model(model, three, [batch], seed=0)
     assert sizes_of(reduced) == Sizes(layers=3, heads=6, head_size=2, hidden=24, intermediate=96)
+    assert torch.isfinite(reduced(**batch).loss)
+    four = three | {"intermediate": cut("prune", "activation", correct="least_squares")}
+    reduced = reduce_model(model, four, [batch], seed=0)
+    assert sizes_of(reduced) == Sizes(layers=3, heads=6, head_size=2, hidden=24, intermediate=48)
     assert torch.isfinite(reduced(**batch).loss)

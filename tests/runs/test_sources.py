@@ -36,8 +36,20 @@ def test_a_milder_cut_or_a_longer_training_is_not_adapted(experiment_id):
     finished(dim="heads", config="heads-10", validation_accuracy=0.9, params={"keep": 0.83})
     finished(dim="heads", validation_accuracy=0.9, params={"epochs": 10})
     finished(dim="heads", validation_accuracy=0.9, params={"init": "random"})
-    finished(dim="heads", validation_accuracy=0.9, tags={"distilled": "true"}, params={"distill": True})
+    finished(dim="heads", validation_accuracy=0.9, tags={"distill": "logits"})
+    finished(dim="heads", validation_accuracy=0.9, tags={"start": "checkpoint"})
     assert source(experiment_id) == planned
+
+
+def test_a_recovered_reduction_is_adapted_where_it_is_the_better_one(experiment_id):
+    recovered = {"tags": {"start": "baseline", "distill": "hidden"}, "params": {"distill": "hidden"}}
+    planned = finished(dim="heads", validation_accuracy=0.8)
+    worse = finished(dim="heads", validation_accuracy=0.7, **recovered)
+    assert source(experiment_id) == planned
+    finished(dim="heads", validation_accuracy=0.95, tags={"start": "baseline"}, params={"epochs": 0})
+    assert source(experiment_id) == planned
+    better = finished(dim="heads", validation_accuracy=0.9, **recovered)
+    assert source(experiment_id) == better != worse
 
 
 def test_a_study_with_values_of_its_own_adapts_what_it_reduced(experiment_id):

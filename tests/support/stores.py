@@ -55,12 +55,13 @@ def finished(model="bert", dim="none", stage=None, config=None, seed=42, params=
     config = config or ("baseline" if dim == "none" else f"{dim}-6")
     stage = stage or ("baseline" if dim == "none" else "reduce")
     sizes = FULL | ({dim: int(config.rpartition("-")[2])} if dim in FULL else {})
+    begins = [(tags or {}).get(tag) for tag in ("start", "distill")]
     identity = {
         "stage": stage, "model": model, "checkpoint": f"minilm-{model}",
         "corpus": "product-reviews" if stage == "transfer" else "movie-snippets", "libraries": "torch 1",
         "dim": dim, "config": config, "preset": "packaged", "seed": seed, "device": "some CPU",
-        "memory_kind": "resident", "machine": "quiet", "distilled": "false",
-        "plan_fingerprint": f"{stage}-{model}-{dim}-{config}-{params}",
+        "memory_kind": "resident", "machine": "quiet", "distill": "none", "start": "pretrained",
+        "plan_fingerprint": "-".join(map(str, (stage, model, dim, config, params, *begins))),
     } | (tags or {})  # fmt: skip
     with mlflow.start_run() as run:
         mlflow.set_tags(identity)

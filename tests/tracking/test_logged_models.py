@@ -28,8 +28,8 @@ def artifacts(request, tmp_path, monkeypatch):
     mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/store.db")
     mlflow.set_experiment(experiment_id=mlflow.create_experiment("file", str(tmp_path / "files")))
     yield tmp_path / "files"
+    mlflow.set_experiment(experiment_id="0")  # in this store: the one before may be a server that is gone
     mlflow.set_tracking_uri(before)
-    mlflow.set_experiment(experiment_id="0")
 
 
 def test_a_removed_model_leaves_no_file_and_says_what_removed_it(artifacts, packaged):

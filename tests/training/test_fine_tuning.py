@@ -11,9 +11,12 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 from encoder_reduction.errors import STOP, UserError, explain, leave_in_order_when_stopped
 from encoder_reduction.plan import presets
 from encoder_reduction.plan.precision import resolve_precision
+from encoder_reduction.plan.sections import Distillation
 from encoder_reduction.profiling.memory import start_peak_again
+from encoder_reduction.reductions.layers import drop_layers
 from encoder_reduction.training import fine_tuning
 from encoder_reduction.training.batches import ShuffledBatches
+from encoder_reduction.training.distillation import Teacher, hidden_loss
 from encoder_reduction.training.fine_tuning import FineTuner, _Trainer
 from encoder_reduction.training.pieces import VARIABLE, Pieces, Record
 from encoder_reduction.training.recorder import NonFiniteLossError
@@ -64,6 +67,39 @@ def test_the_kept_weights_are_those_of_the_best_validation_epoch(pieces):
     assert training.steps == 4 * 3
     losses = [values for values in points if "train_loss" in values]
     assert [set(values) for values in losses] == [{"train_loss", "learning_rate"}] * 12
+
+
+def test_without_epochs_the_weights_stay_and_validation_is_scored(pieces):
+    chosen = tuner(epochs=0.0)
+    before = {name: tensor.clone() for name, tensor in chosen.model.state_dict().items()}
+    training = chosen.train(SPLITS["train"], SPLITS["validation"], pieces)
+    assert all(torch.equal(before[name], tensor) for name, tensor in chosen.model.state_dict().items())
+    scored = chosen.evaluate(SPLITS["validation"], [str(index) for index in range(48)])
+    assert training.validation_accuracy == scored.accuracy
+    assert (training.steps, training.seconds, training.best_epoch, training.examples) == (0, 0, 0, 0)
+
+
+def test_a_student_whose_loss_is_that_of_hidden_states_comes_nearer_to_its_teacher(pieces):
+    """Of a teacher of four layers 0 and 2 stay; nothing but the teacher is in the loss."""
+    teacher = small("bert", layers=4, heads=2, head_size=8, intermediate=32, spread=0.2).requires_grad_(False)
+    kept = [0, 2]
+    student = drop_layers(teacher, kept).requires_grad_(True)
+    settings = presets.load("packaged")[0].fine_tuning.model_copy(update={"learning_rate": 0.003, "epochs": 6.0})
+    teaching = Distillation(distill="hidden", temperature=2, distill_weight=1)
+    beside = Teacher(teacher, kept, None)
+    chosen = FineTuner(student, small_tokenizer(), settings, 1, lambda values, step: None, False, teaching, beside)
+    tokens = torch.tensor([row[:5] for row in SPLITS["validation"]["input_ids"]])
+    batch = {"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}
+
+    def error():
+        with torch.no_grad():
+            states = [model.eval()(**batch, output_hidden_states=True).hidden_states for model in (student, teacher)]
+        return hidden_loss(states[0][1:], beside.targets(states[1]), batch["attention_mask"]).item()
+
+    before = error()
+    chosen.train(SPLITS["train"], SPLITS["validation"], pieces)
+    assert error() < 0.7 * before
+    assert not any(parameter.grad is not None for parameter in teacher.parameters())
 
 
 class Killed(BaseException):

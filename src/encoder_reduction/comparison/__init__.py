@@ -17,7 +17,7 @@ from ..plan.study import Study
 from ..tracking import destination, store
 from ..tracking.run import Run
 from . import best_models, pictures, selection, sensitivity, tables
-from .answer import answer, method, transfer_answer
+from .answer import answer, method, recovery_answer, transfer_answer
 from .changes import changes, gains_by_row
 from .expectations import expectations
 from .report import Section, as_markdown, as_page
@@ -80,27 +80,33 @@ def compare(study: Study, run: Run, choice: Choice = Choice()) -> str:
             " values that they were run with, as -P epochs=2."
         )
     found, adapted = selection.split_stages(selection.configurations(runs.planned))
-    source, target = (selection.best(rows, choice.rule) for rows in (found, adapted))
-    predictions = store.predictions_of(run_id for rows in (source, target) for run_id in _run_ids(rows))
+    as_planned, cut_again = selection.split_starts(found)
+    source, recovered, target = (selection.best(rows, choice.rule) for rows in (as_planned, cut_again, adapted))
+    predictions = store.predictions_of(run_id for rows in (source, recovered, target) for run_id in _run_ids(rows))
     ratios = store.speed_ratios(experiment_id, preset.name)
     changed = changes(source, ratios, predictions)
+    baselines = source[source["dim"].eq("none")]
+    changed_again = changes(pd.concat([baselines, recovered], ignore_index=True), pd.DataFrame(), predictions)
     changed_there = changes(target, pd.DataFrame(), predictions)
+    before_adapting = sensitivity.of_same_start(target, changed, changed_again)
 
     sections = [
         _answer(source, changed, predictions),
         _on_source(preset, source),
-        _on_target(preset, choice.rule, found, (source, target), (changed, changed_there)),
+        *_recovered(preset, source, recovered, changed, changed_again),
+        _on_target(preset, choice.rule, found, (source, target), (before_adapting, changed_there)),
         _each(changed),
-        *_keep_levels(pd.concat([runs.planned, runs.other_sizes])),
+        *_keep_levels(pd.concat([runs.planned[runs.planned["start"].eq("pretrained")], runs.other_sizes])),
         *_beside(runs.beside),
         *_training(source),
         Section("Which model do I take?", [best_models.registered_models(found, choice.rule)]),
         _conditions(source, choice, runs.left_out),
     ]
-    figures = [tables.every_figure(source, changed), tables.every_figure(target, changed_there)]
+    each = [(source, changed), (recovered, changed_again), (target, changed_there)]
+    figures = [tables.every_figure(rows, changes_of) for rows, changes_of in each if len(rows)]
     run.table(pd.concat(figures), "every_figure.csv")
     _log(run, sections)
-    links = Section("Runs", [best_models.run_links(pd.concat([source, target]), experiment_id)])
+    links = Section("Runs", [best_models.run_links(pd.concat([source, recovered, target]), experiment_id)])
     run.text(as_page(f"Encoder reduction: {preset.name}", [*sections, links]), "report.html")
     run.text(as_markdown([*sections, links]), "report.md")
     return as_markdown(sections)
@@ -137,6 +143,24 @@ def _on_source(preset: Preset, source: pd.DataFrame) -> Section:
     caption = "What each row takes. Whiskers: standard deviations over seeds."
     section.picture("resources", pictures.resources(source), caption)
     return section
+
+
+def _recovered(
+    preset: Preset, source: pd.DataFrame, recovered: pd.DataFrame, changed: pd.DataFrame, changed_again: pd.DataFrame
+) -> list[Section]:
+    if recovered.empty:
+        return []
+    section = Section("Recovered: the same reductions, cut from the trained baseline and taught by it")
+    section.table(
+        "recovered", tables.recovered_table(source, recovered, changed_again), every=recovered.drop(columns="run_ids")
+    )
+    section.say(recovery_answer(changed, changed_again))
+    section.say(
+        "Before training is the accuracy on test after cutting and refitting, with no step of training. Total training"
+        " time counts what came before: the baseline's, which was cut, and the recovery's own."
+    )
+    section.say(selection.missing_recoveries(recovered, preset))
+    return [section]
 
 
 def _on_target(

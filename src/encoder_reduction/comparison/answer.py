@@ -111,6 +111,24 @@ def transfer_answer(kept: pd.DataFrame) -> str:
     return f"After adaptation, against the adapted baselines: {'; '.join(sentences)} (over {_averaged_over(kept)})."
 
 
+def recovery_answer(planned: pd.DataFrame, recovered: pd.DataFrame) -> str:
+    """What each dimension costs when the trained baseline is cut and teaches what is left of it.
+
+    Args:
+        planned, recovered: the changes of the plan's rows and of the recovered ones.
+    """
+    keys = ["Model", "Dimension"]
+    both = planned[[*keys, POINTS]].merge(recovered[[*keys, POINTS]], on=keys, suffixes=("", " recovered"))
+    if both.empty:
+        return "No recovered reduction stands beside the plan's yet."
+    means = both.groupby("Dimension")[[POINTS, f"{POINTS} recovered"]].agg(["mean", "size"])
+    said = [
+        f"cutting {dim} leaves {row[f'{POINTS} recovered', 'mean']:+.1f} points instead of {row[POINTS, 'mean']:+.1f}"
+        for dim, row in means.sort_values((POINTS, "mean")).iterrows()
+    ]
+    return f"Against the baselines, on average over the models that have both: {'; '.join(said)}."
+
+
 def method(table: pd.DataFrame) -> str:
     """What the columns of the changes mean."""
     tests = set(table["Test"].dropna())

@@ -24,7 +24,8 @@ def registered_models(found: pd.DataFrame, rule: str) -> str:
         for row in own.to_dict("records"):
             uri = register_model(row["model"], row["alias"], next(iter(row["run_ids"].values())))
             if uri:
-                lines.append(f"- `{uri}`: {row['config']}, test accuracy {row['accuracy']:.3f}")
+                how = ", recovered" if row["start"] == "baseline" else ""
+                lines.append(f"- `{uri}`: {row['config']}{how}, test accuracy {row['accuracy']:.3f}")
             else:
                 gone.append(f"{row['alias']} of {row['model']} ({row['config']})")
     if not lines:
@@ -50,7 +51,8 @@ def run_links(rows: pd.DataFrame, experiment_id: str) -> str:
     for row in rows.to_dict("records"):
         stage = " adapted" if row["stage"] == "transfer" else ""
         links = (f"seed {seed} {_link(run_id, experiment_id)}" for seed, run_id in row["run_ids"].items())
-        lines.append(f"- {row['checkpoint']} {row['config']}{stage}: {', '.join(links)}")
+        start = " recovered" if row["start"] == "baseline" else ""
+        lines.append(f"- {row['checkpoint']} {row['config']}{start}{stage}: {', '.join(links)}")
     return "\n".join(lines)
 
 

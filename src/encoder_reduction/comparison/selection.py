@@ -12,7 +12,7 @@ from ..plan.sections import DIMENSIONS, MODELS
 from ..plan.study import Study
 from ..tracking import matching
 
-_CONFIGURATION = ["stage", "model", "checkpoint", "dim", "config", "plan_fingerprint"]
+_CONFIGURATION = ["stage", "model", "checkpoint", "dim", "config", "start", "plan_fingerprint"]
 _TAGS = ("device", "libraries", "memory_kind", "machine", "micro_batch_size", "departs")
 _CONDITIONS = ("batch_size", "max_length", "resolved_precision")  # what a paired measurement must match
 _SPREAD = ["accuracy", "inference_ms", "training_seconds", "training_memory_gb", "inference_memory_gb"]
@@ -53,6 +53,7 @@ def latest_runs(runs: pd.DataFrame, study: Study, seeds: Collection[int] = (), d
     if runs.empty:
         raise UserError(f"No run of the preset's own checkpoints and corpora is finished, only {'; '.join(left_out)}.")
     runs, elsewhere = _on_one_device(runs, device)
+    runs["start"] = runs["start"].fillna("pretrained") if "start" in runs else "pretrained"
     departures = _departures(runs, study)
     latest = runs.sort_values("start_time", ascending=False).drop_duplicates(["plan_fingerprint", "seed"])
     departures = departures[latest.index]
@@ -63,7 +64,7 @@ def latest_runs(runs: pd.DataFrame, study: Study, seeds: Collection[int] = (), d
 
 def _departures(runs: pd.DataFrame, study: Study) -> pd.Series:
     """How each run departs from the plan; a transfer also does if its source did."""
-    found = matching.departures(runs, [*study.first(), *study.transfers()])
+    found = matching.departures(runs, [*study.first(), *study.recoveries(), *study.transfers()])
     if "source_run" not in runs:
         return found
     sources = runs["source_run"].where(runs["stage"].eq("transfer") & runs["source_run"].notna())
@@ -136,7 +137,7 @@ def configurations(runs: pd.DataFrame) -> pd.DataFrame:
     grouped = runs.groupby(_CONFIGURATION, sort=False)
     rows = grouped[list(runs.select_dtypes("number").columns.drop("start_time"))].mean()
     rows["seeds"] = grouped["seed"].nunique()
-    rows = rows.join(grouped[_SPREAD].std().add_suffix("_seed_std"))
+    rows = rows.join(grouped[[name for name in _SPREAD if name in runs]].std().add_suffix("_seed_std"))
     rows["run_ids"] = grouped[["seed", "run_id"]].apply(
         lambda runs: dict(sorted(zip(runs["seed"], runs["run_id"], strict=True), key=lambda pair: int(pair[0])))
     )
@@ -216,6 +217,12 @@ def split_stages(found: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     return found[~transfer], found[transfer]
 
 
+def split_starts(found: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The rows that the plan's letter asks for, and those whose reduction cut the trained baseline."""
+    plain = found["start"].eq("pretrained")
+    return found[plain], found[found["start"].eq("baseline")]
+
+
 def with_missing_rows(rows: pd.DataFrame, preset: Preset) -> pd.DataFrame:
     """The rows of the plan, in its order; those that have no finished run are empty but for their names."""
     plan = pd.DataFrame(
@@ -229,6 +236,18 @@ def with_missing_rows(rows: pd.DataFrame, preset: Preset) -> pd.DataFrame:
     whole["checkpoint"] = whole["checkpoint"].fillna(whole.pop("planned"))
     whole["config"] = whole["config"].fillna(whole["dim"].replace("none", "baseline") + " (missing)")
     return whole
+
+
+def missing_recoveries(recovered: pd.DataFrame, preset: Preset) -> str:
+    """One sentence on the reductions that were not cut from the trained baseline yet."""
+    there = set(zip(recovered["model"], recovered["dim"], strict=True))
+    missing = [
+        f"{preset.models[model].name} {dim}"
+        for model in preset.models
+        for dim in DIMENSIONS
+        if (model, dim) not in there
+    ]
+    return f"Not recovered: {', '.join(missing)}." if missing else "Every reduction of the plan was recovered."
 
 
 def missing_rows(source: pd.DataFrame, target: pd.DataFrame, preset: Preset) -> str:

@@ -86,6 +86,19 @@ def areas(curves: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def of_same_start(target: pd.DataFrame, planned: pd.DataFrame, recovered: pd.DataFrame) -> pd.DataFrame:
+    """The changes on the source corpus of what the adapted rows started from, be it as planned or recovered."""
+    again = target[target["start"].eq("baseline")]
+    from_recovered = set(zip(again["checkpoint"], again["dim"], strict=True))
+
+    def started(changes: pd.DataFrame) -> pd.Series:
+        keys = zip(changes["Model"], changes["Dimension"], strict=True)
+        return pd.Series([key in from_recovered for key in keys], index=changes.index, dtype=bool)
+
+    parts = [planned[~started(planned)], recovered[started(recovered)]]
+    return pd.concat([part for part in parts if len(part)] or parts[:1], ignore_index=True)
+
+
 def retention(source: pd.DataFrame, target: pd.DataFrame) -> pd.DataFrame:
     """The gap to the baseline on both corpora: what adaptation makes of what a reduction lost.
 

@@ -25,6 +25,11 @@ _COLUMNS = {
 }
 _NUMBERS = {
     "Accuracy": "{:.3f}",
+    "Accuracy, as planned": "{:.3f}",
+    "Before training": "{:.3f}",
+    "Recovered": "{:.3f}",
+    "Total Training Time, as planned (s)": "{:.1f}",
+    "Total Training Time (s)": "{:.1f}",
     "F1-score": "{:.3f}",
     "Inference Time (ms)": "{:.2f}",
     "Memory (GB)": "{:.2f}",
@@ -43,7 +48,8 @@ def customers_table(rows: pd.DataFrame, preset: Preset, best: Collection[tuple[s
     """Model, Config, Accuracy, F1-score, Inference Time, Memory, Training Time; missing rows are empty.
 
     Configurations are called as in the plan: ``Baseline``, ``6 Attention Heads``, ``384 Embedding Size``,
-    ``6 Hidden Layers``. On the target corpus, training time is that of the adaptation.
+    ``6 Hidden Layers``; on the target corpus with ``recovered`` where what was adapted had been cut from the trained
+    baseline. There, training time is that of the adaptation.
 
     Args:
         rows: the chosen configurations on one corpus.
@@ -52,8 +58,37 @@ def customers_table(rows: pd.DataFrame, preset: Preset, best: Collection[tuple[s
     """
     whole = with_missing_rows(rows, preset)
     marks = [f" ({BEST})" if key in best else "" for key in zip(whole["model"], whole["dim"], strict=True)]
-    whole["config"] = whole["config"].map(in_the_plans_words) + marks
+    again = whole["start"].eq("baseline").map({True: ", recovered", False: ""})
+    whole["config"] = whole["config"].map(in_the_plans_words) + again + marks
     return whole[list(_COLUMNS)].rename(columns=_COLUMNS)
+
+
+def recovered_table(source: pd.DataFrame, recovered: pd.DataFrame, changes: pd.DataFrame) -> pd.DataFrame:
+    """The recovered reductions beside the plan's: accuracy before and after training, and what the training took.
+
+    Args:
+        source: the plan's rows.
+        recovered: those that were cut from the trained baseline.
+        changes: the latter against the baselines.
+    """
+    names, figures = ["model", "dim"], ["accuracy", "total_training_seconds"]
+    shown = recovered.reindex(columns=[*names, "checkpoint", "config", "accuracy_before_training", *figures])
+    both = shown.merge(source.reindex(columns=names + figures), on=names, how="left", suffixes=("", " planned"))
+    both = both.merge(changes.drop(columns="Config"), left_on=["checkpoint", "dim"], right_on=["Model", "Dimension"])
+    return pd.DataFrame(
+        {
+            "Model": both["checkpoint"],
+            "Config": both["config"].map(in_the_plans_words),
+            "Accuracy, as planned": both["accuracy planned"],
+            "Before training": both["accuracy_before_training"],
+            "Recovered": both["accuracy"],
+            POINTS: both[POINTS],
+            "95% interval": _interval(both["95% low"], both["95% high"], "{:+.1f}"),
+            "Difference": both["Difference"],
+            "Total Training Time, as planned (s)": both["total_training_seconds planned"],
+            "Total Training Time (s)": both["total_training_seconds"],
+        }
+    )
 
 
 def in_the_plans_words(config: str) -> str:

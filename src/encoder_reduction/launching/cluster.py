@@ -105,21 +105,21 @@ def submissions(study: Study, preset: str, keep_models: str, state: Sequence[Pro
         return Task(progress.profile_label(plan), "profile", _parameters(values))
 
     seeds = ",".join(map(str, study.seeds or study.preset.seeds))
-    first, second = tasks(study.first()), tasks(study.transfers())
+    first, recoveries, second = (tasks(each) for each in (study.first(), study.recoveries(), study.transfers()))
     third = tuple(profile(plan) for plan in study.profiles() if progress.profile_label(plan) in wanted)
     kept = {} if keep_models == "all" else {"keep_models": keep_models}
     comparison = Submission("compare", _parameters({"preset": preset, **kept, **given}))
-    if not (first or second or third):
+    if not (first or recoveries or second or third):
         return [] if any(each.state in (RUNNING, QUEUED) for each in state) else [comparison]
     found = [
         Submission("prefetch", _parameters({"preset": preset})),
         Submission("tokenise", _parameters({"preset": preset, "seeds": seeds, **given}), after=(0,)),
     ]
-    before = (1,)
-    if first:
-        found.append(Submission("task", tasks=first, after=before))
-        before = (2,)
-    kind = "afterany" if first else "afterok"
+    before, kind = (1,), "afterok"
+    for each in (first, recoveries):
+        if each:
+            found.append(Submission("task", tasks=each, after=before, dependency=kind))
+            before, kind = (len(found) - 1,), "afterany"
     ends = []
     for each in (second, third):
         if each:
@@ -199,6 +199,8 @@ def _left(study: Study, preset: str, keep_models: str, experiment_id: str) -> li
 def _task(plan: RunPlan, preset: str, given: Mapping[str, object], state: Progress) -> Task:
     dim = {} if plan.stage == "baseline" else {"dim": plan.dim}
     values = {"model": plan.model, **dim, "preset": preset, "seed": plan.seed, **given}
+    if plan.start != "pretrained":
+        values |= {"start": plan.start, **plan.distillation.model_dump(exclude_none=True)}
     goes_on = ("--run-id", state.run_id) if state.goes_on else ()
     return Task(plan.label, plan.stage, (*_parameters(values), *goes_on))
 

@@ -14,7 +14,7 @@ def runs_to_pair(experiment_id: str, study: Study, model: str) -> list[str]:
     """
     finished = store.finished_runs(experiment_id, preset=study.preset.name, model=model)
     planned = selection.latest_runs(finished, study).planned
-    planned = planned[planned["stage"].ne("transfer")]
+    planned = planned[planned["stage"].ne("transfer") & planned["start"].eq("pretrained")]
     if "none" not in set(planned["dim"]) or planned["dim"].nunique() < 2:
         raise UserError(
             f"Paired profiling of model={model} needs its baseline and at least one finished reduction; of the plan"

@@ -11,7 +11,7 @@ from .local import Launcher, Say
 
 
 def run_study(study: Study, rerun: bool, jobs: int, keep_models: str, say: Say) -> str:
-    """Baselines, reductions, transfers of every model, dimension and seed, paired profiles, the comparison.
+    """Baselines, reductions, recoveries, transfers of every model, dimension and seed, paired profiles, the comparison.
 
     A run that fails does not stop the others; the comparison says what is missing.
 
@@ -22,13 +22,13 @@ def run_study(study: Study, rerun: bool, jobs: int, keep_models: str, say: Say) 
         UserError: some runs failed. The report is in the study's MLflow run all the same.
     """
     settle()
-    first, second, third = study.first(), study.transfers(), study.profiles()
+    first, recoveries, second, third = study.first(), study.recoveries(), study.transfers(), study.profiles()
     name = study.preset.name
     with open_run() as run:
         run.describe(f"study/{name}", {"stage": "study", "preset": name}, {})
-        launcher = Launcher(run, len(first) + len(second) + len(third), rerun, say, jobs)
-        launcher.launch(first)
-        launcher.launch(second)
+        launcher = Launcher(run, len(first) + len(recoveries) + len(second) + len(third), rerun, say, jobs)
+        for plans in (first, recoveries, second):
+            launcher.launch(plans)
         launcher.launch_profiles(study, third)
         report = comparison.compare(study, run)
         if keep_models == "best":

@@ -18,7 +18,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from ..data import hub
+from ..data import hub, labels
 from ..data.corpora import LABELS
 from ..errors import UserError
 from ..plan.sections import Checkpoint
@@ -30,6 +30,9 @@ _LOGGER = logging.getLogger(__name__)
 # Reading and writing weights takes a second; the hub's own progress bars for downloads stay.
 transformers_logging.disable_progress_bar()
 
+_HEADLESS = (
+    "brings no classification head, which start=checkpoint cuts: give a fine-tuned classifier, or leave start out."
+)
 _LABEL_CONFIG: dict[str, Any] = {
     "num_labels": len(LABELS),
     "id2label": dict(enumerate(LABELS)),
@@ -88,6 +91,42 @@ def load(
     return model, tokenizer
 
 
+def load_trained(checkpoint: Checkpoint, family: str | None = None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A sequence classifier with the head that its checkpoint brings, and its tokenizer.
+
+    Args:
+        checkpoint: where the fine-tuned classifier is.
+        family: the model type that it must be; any that can be reduced by default.
+
+    Returns:
+        The model, in float32, its classes in our order, and the tokenizer.
+
+    Raises:
+        UserError: as :func:`load`; the checkpoint brings no head, or one whose classes are not known to be ours.
+    """
+    what = f"Checkpoint '{checkpoint.source}'"
+    if checkpoint.source.startswith("packaged:"):
+        raise UserError(f"{what} {_HEADLESS}")
+    folder = hub.snapshot("model", checkpoint.source, checkpoint.revision).folder
+    with _warnings_as_lines(what):
+        with weights.readable(folder, what):
+            config = AutoConfig.from_pretrained(folder)
+        _check_family(config.model_type, family, checkpoint)
+        _refuse_quantised(config, what)
+        model = weights.whole(folder, what, headless=_HEADLESS)
+        order = _classes(config, what)
+        tokenizer = tokenizers.load(folder, model, what)
+    model = copy.deepcopy(model)
+    head = model.get_submodule(family_of(model).head_output)
+    with torch.no_grad():
+        head.weight.copy_(head.weight[order].clone())
+        head.bias.copy_(head.bias[order].clone())
+    for name, value in (_LABEL_CONFIG | _OURS).items():
+        setattr(model.config, name, value)
+    print(f"{what}: its encoder and its head are loaded.", file=sys.stderr)
+    return model.eval(), tokenizer
+
+
 def load_folder(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """A classifier and tokenizer out of a folder that a run of this project has logged, which may then go.
 
@@ -106,11 +145,27 @@ def _configuration(folder: Path, what: str) -> PretrainedConfig:
     with weights.readable(folder, what):
         config = AutoConfig.from_pretrained(folder)
     family_named(config.model_type)
-    if getattr(config, "quantization_config", None):
-        raise UserError(f"{what} is quantised; give the checkpoint that it was made of.")
+    _refuse_quantised(config, what)
     for name, value in (_LABEL_CONFIG | _OURS).items():
         setattr(config, name, value)
     return config
+
+
+def _refuse_quantised(config: PretrainedConfig, what: str) -> None:
+    if getattr(config, "quantization_config", None):
+        raise UserError(f"{what} is quantised; give the checkpoint that it was made of.")
+
+
+def _classes(config: PretrainedConfig, what: str) -> list[int]:
+    """Which row of a head is our class 0, and which our class 1, by the names that the configuration gives them."""
+    names = [str(config.id2label[index]) for index in sorted(config.id2label)]
+    meanings = [labels.WORDS.get(name.strip().lower()) for name in names]
+    if sorted(meanings, key=str) != [0, 1]:
+        raise UserError(
+            f"{what} calls its classes {', '.join(names)}; start=checkpoint needs two, one of each side:"
+            f" {', '.join(labels.WORDS)}. If it has two, write their names into id2label of its config.json."
+        )
+    return [meanings.index(0), meanings.index(1)]
 
 
 def _check_family(model_type: str, wanted: str | None, checkpoint: Checkpoint) -> None:

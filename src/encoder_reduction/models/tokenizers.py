@@ -35,6 +35,11 @@ def load(folder: Path, model: PreTrainedModel, what: str) -> PreTrainedTokenizer
     return tokenizer
 
 
+def alike(one: PreTrainedTokenizerBase, other: PreTrainedTokenizerBase) -> bool:
+    """Whether two tokenizers give the same ids to the same tokens."""
+    return one.get_vocab() == other.get_vocab() and one.all_special_ids == other.all_special_ids
+
+
 def _keep_files(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Let a tokenizer written in Python be saved with the very files that it was read from.
 

@@ -54,15 +54,23 @@ def readable(folder: Path, what: str) -> Iterator[None]:
         ) from error
 
 
-def whole(folder: Path, what: str) -> PreTrainedModel:
-    """The classifier in a folder that a run has logged: every tensor as it is stored, in float32.
+def whole(folder: Path, what: str, headless: str | None = None) -> PreTrainedModel:
+    """The classifier in a folder: every tensor as it is stored, in float32.
+
+    Args:
+        folder: where ``config.json`` and the weights are.
+        what: what sentences call the folder.
+        headless: what is said of it where the classifier's last layer is what is missing.
 
     Raises:
-        UserError: a tensor of encoder or head is missing, is too many or has another shape.
+        UserError: a tensor of encoder or head is missing, is too many, has another shape or is not finite.
     """
     with readable(folder, what):
         model, report = _read(folder)
+    if headless and f"{family_named(model.config.model_type).head_output}.weight" in report[0]:
+        raise UserError(f"{what} {headless}")
     _refuse(what, *report)
+    _refuse_infinite(what, model.state_dict())
     return model
 
 
@@ -102,8 +110,7 @@ def encoder(folder: Path, config: PretrainedConfig, what: str) -> dict[str, torc
         mismatched & names,
     )
     kept = {name: tensor for name, tensor in backbone.state_dict().items() if f"{family.backbone}.{name}" not in drawn}
-    if broken := [name for name, tensor in kept.items() if not tensor.isfinite().all()]:
-        raise UserError(f"{what} holds values that are not finite, in {_some(broken)}; give another checkpoint.")
+    _refuse_infinite(what, kept)
     return kept
 
 
@@ -137,6 +144,11 @@ def _refuse(what: str, missing: set[str], unexpected: set[str], mismatched: set[
             f"{what} does not hold the network that its config.json describes: of its tensors, {', '.join(said)}; give"
             " the weights and the config.json that were saved together."
         )
+
+
+def _refuse_infinite(what: str, state: dict[str, torch.Tensor]) -> None:
+    if broken := [name for name, tensor in state.items() if not tensor.isfinite().all()]:
+        raise UserError(f"{what} holds values that are not finite, in {_some(broken)}; give another checkpoint.")
 
 
 def _some(names: Iterable[str]) -> str:

@@ -16,7 +16,9 @@ from .complaints import one_of, refuse_unknown, updated, validated
 from .sections import (
     CRITERIA,
     DIMENSIONS,
+    SPREADING,
     STRATEGIES,
+    Beginning,
     Checkpoint,
     Corpus,
     Dimension,
@@ -30,6 +32,7 @@ from .sections import (
     Section,
     Seed,
     Stage,
+    Start,
     Variant,
 )
 
@@ -48,6 +51,11 @@ class Preset(Section):
     transfer: FineTuning
     reductions: dict[Dimension, Reduction]
     distillation: Distillation
+    recovery: Distillation | None = Field(
+        None,
+        description="how each reduction learns when it is cut once more, from the finished baseline; no such runs when"
+        " absent",
+    )
     profiling: Profiling
     variants: tuple[Variant, ...] = Field(
         ("strategy", "criterion", "correct"),
@@ -90,12 +98,17 @@ class Preset(Section):
             one_of("dim", name, tuple(self.reductions))
         sections: dict[str, type[BaseModel]] = {"inputs": Inputs, "fine_tuning": FineTuning, "profiling": Profiling}
         if dims and stage == "reduce":
-            sections |= {"reduction": Reduction, "distillation": Distillation}
+            sections |= {"reduction": Reduction, "distillation": Distillation, "beginning": Beginning}
         refuse_unknown(given, {"seed", *(f for s in sections.values() for f in s.model_fields)})
         fine_tuning = self.transfer if stage == "transfer" else self.fine_tuning
         if "size" in given and len(dims) > 1:
             raise UserError(f"size={given['size']} is ambiguous for dim={dim}: give keep, or reduce one dimension.")
         distillation, inputs = updated(self.distillation, given), updated(Inputs(), given)
+        learns = stage == "reduce" and distillation.distill != "none"
+        start = updated(Beginning(), given).start
+        taught = distillation.teacher is not None or start == "checkpoint"  # by another than the baseline
+        reductions = {name: _reduction(name, self.reductions[name], given, dims) for name in dims}
+        _check_beginning(start, fine_tuning := updated(fine_tuning, given), reductions)
         corpus = inputs.corpus_instead(self.target if stage == "transfer" else self.source)
         return validated(
             RunPlan,
@@ -104,27 +117,31 @@ class Preset(Section):
             preset=self.name,
             checkpoint=inputs.checkpoint_instead(self.models[model]),
             corpus=corpus,
-            fine_tuning=updated(fine_tuning, given),
-            reductions={name: _reduction(name, self.reductions[name], given, dims) for name in dims},
-            distillation=distillation if stage == "reduce" and distillation.distill else None,
+            fine_tuning=fine_tuning,
+            reductions=reductions,
+            start=start,
+            distillation=distillation if learns else None,
             profiling=updated(self.profiling, given),
             seed=given.get("seed", self.seeds[0]),
-            builds_on=self._sources(stage, model, dim, given, distillation.distill),
+            builds_on=self._sources(stage, model, dim, given, start == "baseline" or (learns and not taught)),
             variants=self.variants,
+            recovery=self.recovery if stage == "transfer" and dims else None,
         )
 
     def _sources(
-        self, stage: Stage, model: str, dim: str | None, given: Mapping[str, Any], distill: bool
+        self, stage: Stage, model: str, dim: str | None, given: Mapping[str, Any], of_baseline: bool
     ) -> tuple[RunPlan, ...]:
         """What a run starts or learns from: done with the values that are given for it, or as the preset has it."""
         inputs = {"checkpoint", "checkpoint_revision"}
         if stage == "transfer":
             source, source_dim = ("reduce", dim) if dim else ("baseline", None)
-        elif stage == "reduce" and distill:
+        elif stage == "reduce" and of_baseline:
             source, source_dim, inputs = "baseline", None, set(Inputs.model_fields)
         else:
             return ()
         own = {"seed", *FineTuning.model_fields, *Profiling.model_fields, *inputs}
+        if not float(given.get("epochs", 1)):
+            own -= {"epochs"}  # The cut is not trained; what is cut was.
         alike = {key: value for key, value in given.items() if key in own}
         planned = {key: value for key, value in alike.items() if key in {"seed", *inputs}}
         plans = [self.plan(source, model, source_dim, values) for values in (alike, planned)]
@@ -182,15 +199,27 @@ def load(name: str) -> tuple[Preset, str]:
     return preset, f"Preset '{preset.name}' ({why})."
 
 
+def _check_beginning(start: Start, fine_tuning: FineTuning, reductions: Mapping[str, Reduction]) -> None:
+    if fine_tuning.epochs == 0 and start == "pretrained":
+        raise UserError(
+            "epochs=0 leaves the classification head as it was drawn: give start=baseline or start=checkpoint, whose"
+            " head is trained, or more epochs."
+        )
+    if start != "pretrained" and any(reduction.init == "random" for reduction in reductions.values()):
+        raise UserError(f"init=random draws every weight afresh, whatever was cut: leave out start={start}, or init.")
+
+
 def _reduction(dim: Dimension, default: Reduction, given: Mapping[str, Any], dims: list[str]) -> Reduction:
     """A dimension's reduction with the overrides that make sense for it.
 
-    With several dimensions, ``strategy`` and ``criterion`` go to those that know the value.
+    With several dimensions, ``strategy``, ``criterion`` and ``spread`` go to those that know the value.
     """
     given = dict(given)
     for key, table in (("strategy", STRATEGIES), ("criterion", CRITERIA)):
         if key in given and given[key] not in table[dim] and any(given[key] in table[d] for d in dims):
             del given[key]
+    if dim not in SPREADING and set(SPREADING) & set(dims):
+        given.pop("spread", None)
     reduction = updated(default, given)
     _check_reduction(dim, reduction)
     return reduction
@@ -204,3 +233,5 @@ def _check_reduction(dim: Dimension, reduction: Reduction) -> None:
         one_of(f"criterion of dim={dim}", reduction.criterion, CRITERIA[dim])
     elif CRITERIA[dim]:
         raise UserError(f"dim={dim} needs a criterion; choose one of: {', '.join(CRITERIA[dim])}.")
+    if reduction.spread != "uniform" and dim not in SPREADING:
+        raise UserError(f"spread={reduction.spread} does not apply to dim={dim}, but to {' and '.join(SPREADING)}.")

@@ -5,6 +5,11 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt, field_serializer
 
 
+def _how_to_distill(value: Any) -> Any:
+    """``true`` and ``false``, which were all there was once."""
+    return {"true": "logits", "false": "none"}.get(str(value).lower(), value)
+
+
 def _split(value: Any) -> Any:
     """``128,512`` as it is typed after ``-P``; a YAML list stays as it is."""
     return [part for part in value.split(",") if part.strip()] if isinstance(value, str) else value
@@ -12,20 +17,26 @@ def _split(value: Any) -> Any:
 
 Stage = Literal["baseline", "reduce", "transfer"]
 ModelKey = Literal["bert", "roberta", "distilbert"]
-Dimension = Literal["heads", "hidden", "layers"]
-Variant = Literal["strategy", "criterion", "correct"]
+Dimension = Literal["heads", "hidden", "layers", "intermediate"]
+Variant = Literal["strategy", "criterion", "correct", "spread"]
+Start = Literal["pretrained", "baseline", "checkpoint"]
 MODELS: tuple[ModelKey, ...] = ("bert", "roberta", "distilbert")
+# The plan's; the feed-forward width is one that can be cut besides.
 DIMENSIONS: tuple[Dimension, ...] = ("heads", "hidden", "layers")
 STRATEGIES = {
     "heads": ("prune", "regroup"),
     "hidden": ("slice",),
     "layers": ("alternate", "first", "last", "ends", "influence"),
+    "intermediate": ("prune",),
 }
 CRITERIA = {
-    "heads": ("gradient", "magnitude", "first", "random"),
+    "heads": ("gradient", "fisher", "magnitude", "first", "random"),
     "hidden": ("activation", "magnitude", "first", "random"),
     "layers": (),
+    "intermediate": ("activation", "gradient", "fisher", "magnitude", "first", "random"),
 }
+# Where layers may keep unequal numbers.
+SPREADING = ("heads", "intermediate")
 # What the comparison takes for the best configuration, judged on the validation split.
 RULES = {
     "accuracy": "the most accurate",
@@ -104,7 +115,10 @@ def _short(source: str) -> str:
 class FineTuning(Section):
     """How a model is fine-tuned and on how much of the corpus."""
 
-    epochs: float = Field(gt=0, description="passes over the training examples")
+    epochs: float = Field(
+        ge=0,
+        description="passes over the training examples; 0: the network as it was cut, where start is not pretrained",
+    )
     batch_size: int = Field(gt=0, description="examples per optimizer step")
     learning_rate: float = Field(gt=0, lt=1, description="peak learning rate of the linear schedule")
     warmup_ratio: float = Field(ge=0, lt=1, description="share of the steps that warm up")
@@ -125,6 +139,9 @@ class Reduction(Section):
     size: int | None = Field(None, gt=0, description="exact size that stays; overrides keep")
     strategy: str = Field(description="how the dimension is cut")
     criterion: str | None = Field(None, description="how what stays is ranked")
+    spread: Literal["uniform", "global"] = Field(
+        "uniform", description="heads and intermediate: as many in each layer, or the best of all layers together"
+    )
     correct: Literal["none", "least_squares"] = Field(
         "none", description="refit the reduced weights on calibration text before fine-tuning"
     )
@@ -138,11 +155,28 @@ class Reduction(Section):
 
 
 class Distillation(Section):
-    """Whether and how a reduced model learns from the baseline of its model and corpus."""
+    """Whether and how a reduced model learns from what it was before it was cut, or from another run's model."""
 
-    distill: bool = Field(description="learn from the finished baseline run as well as from the labels")
+    distill: Annotated[Literal["none", "logits", "hidden"], BeforeValidator(_how_to_distill)] = Field(
+        description="none, or learn from a teacher as well as from the labels: from its logits, or with hidden from its"
+        " hidden states too"
+    )
+    teacher: str | None = Field(
+        None, description="a finished run to learn from; the baseline by default, the checkpoint where that was cut"
+    )
     temperature: float = Field(gt=0, description="softens the logits of teacher and student")
     distill_weight: float = Field(ge=0, le=1, description="share of the teacher in the loss")
+    hidden_weight: float = Field(1.0, gt=0, description="how much hidden states weigh beside logits")
+
+
+class Beginning(Section):
+    """What a reduction cuts."""
+
+    start: Start = Field(
+        "pretrained",
+        description="which weights are cut: the checkpoint's encoder under a fresh head, the finished baseline run's,"
+        " or the checkpoint's with the head that it brings",
+    )
 
 
 class Profiling(Section):
@@ -169,6 +203,7 @@ class RunPlan(Section):
     corpus: Corpus
     fine_tuning: FineTuning
     reductions: dict[Dimension, Reduction] = {}
+    start: Start = Field("pretrained", description="which weights a reduction cuts")
     distillation: Distillation | None = Field(None, description="only where the run distils")
     profiling: Profiling
     seed: Seed
@@ -177,6 +212,9 @@ class RunPlan(Section):
         description="plans of the run that this one starts or learns from; the first that has been carried out counts",
     )
     variants: tuple[Variant, ...] = Field((), description="fields in which that run may differ from its plan")
+    recovery: Distillation | None = Field(
+        None, description="of a transfer: how a reduction learnt that was cut from the baseline and may be its source"
+    )
 
     @property
     def dim(self) -> str:
@@ -186,4 +224,5 @@ class RunPlan(Section):
     @property
     def label(self) -> str:
         """What lines of progress call the run."""
-        return f"{self.stage:<8} {self.model:<10} {self.dim:<6} seed {self.seed}"
+        what = self.stage if self.start == "pretrained" else "recover"
+        return f"{what:<8} {self.model:<10} {self.dim:<6} seed {self.seed}"

@@ -29,6 +29,18 @@ class Study:
             for stage, dim in [("baseline", None), *(("reduce", dim) for dim in DIMENSIONS)]
         ]
 
+    def recoveries(self) -> list[RunPlan]:
+        """The reductions of :meth:`first`, cut from its baselines; none where the preset has no ``recovery``."""
+        if self.preset.recovery is None:
+            return []
+        recovery = {"start": "baseline", **self.preset.recovery.model_dump()}
+        return [
+            self.preset.plan("reduce", model, dim, {**values, **recovery})
+            for values in self._settings()
+            for model in self.preset.models
+            for dim in DIMENSIONS
+        ]
+
     def transfers(self) -> list[RunPlan]:
         """Adaptations of the best of :meth:`first`."""
         return [

@@ -3,74 +3,127 @@
 Knows nothing of files, experiment tracking or the command line.
 """
 
+from dataclasses import dataclass
+
 import torch
 from transformers import PreTrainedModel
 
 from ..errors import UserError
 from ..models.architectures import Sizes, sizes_of
 from ..plan.sections import Reduction
-from .correction import correct_heads, correct_hidden, correct_layers
+from .correction import correct_hidden, correct_pruned
 from .heads import prune_heads, regroup_heads, select_heads
-from .hidden import select_width, slice_width
+from .hidden import narrowed, select_width, slice_width
 from .importance import Batch
+from .intermediate import prune_units, select_units
 from .layers import drop_layers, select_layers
 
-# Depth first, so that what follows calibrates on fewer layers; width last, since it narrows what heads left.
-ORDER = ("layers", "heads", "hidden")
+
+@dataclass(frozen=True)
+class Cut:
+    """A smaller network, and where its hidden states are to be found in the network that it was cut from.
+
+    Attributes:
+        model: the smaller one.
+        layers: which layers of the original stay, ascending.
+        channels: ``(hidden kept,)`` residual channels of the original that stay; ``None`` where all do.
+    """
+
+    model: PreTrainedModel
+    layers: list[int]
+    channels: torch.Tensor | None = None
 
 
 def reduce_model(
     model: PreTrainedModel, reductions: dict[str, Reduction], batches: list[Batch], seed: int
 ) -> PreTrainedModel:
+    """The smaller network of :func:`cut`."""
+    return cut(model, reductions, batches, seed).model
+
+
+def cut(model: PreTrainedModel, reductions: dict[str, Reduction], batches: list[Batch], seed: int) -> Cut:
     """Make a classifier smaller along one or several dimensions.
+
+    Depth comes first, so that what follows calibrates on fewer layers; then heads and feed-forward units, which are
+    refitted together; width last, since it narrows what they left.
 
     Args:
         model: a pretrained classifier of any registered family; it is left as it is.
-        reductions: by dimension (``heads``, ``hidden``, ``layers``).
+        reductions: by dimension (``heads``, ``intermediate``, ``hidden``, ``layers``).
         batches: calibration batches of training text.
         seed: of everything random in the choice, and of fresh weights where ``init`` is ``random``.
 
     Raises:
         UserError: a size that the architecture does not allow.
     """
-    for dim in ORDER:
-        if dim in reductions:
-            model = _reduce_one(model, dim, reductions[dim], batches, seed)
-    if any(reduction.init == "random" for reduction in reductions.values()):
+    fresh = any(reduction.init == "random" for reduction in reductions.values())
+    if fresh:
+        reductions = {dim: _any_choice(dim, reduction) for dim, reduction in reductions.items()}
+    full = sizes_of(model)
+    sizes = {dim: target_size(_before(full, dim, reductions), dim, each) for dim, each in reductions.items()}
+    layers, channels = list(range(full.layers)), None
+    if "layers" in reductions:
+        layers = select_layers(model, sizes["layers"], reductions["layers"].strategy, batches)
+    model = _prune(model, layers, reductions, sizes, batches, seed)
+    if "hidden" in reductions:
+        width = select_width(model, sizes["hidden"], reductions["hidden"].criterion, batches, seed)
+        sliced, channels = slice_width(model, width), width.channels
+        corrected = reductions["hidden"].correct == "least_squares"
+        model = correct_hidden(model, sliced, width, batches) if corrected else sliced
+    if fresh:
         torch.manual_seed(seed)
         model = type(model)(model.config).to(model.device).eval()
+    return Cut(model, layers, channels)
+
+
+def _prune(
+    model: PreTrainedModel,
+    layers: list[int],
+    reductions: dict[str, Reduction],
+    sizes: dict[str, int],
+    batches: list[Batch],
+    seed: int,
+) -> PreTrainedModel:
+    """Keep some layers, remove heads and feed-forward units, and refit what is left to what it was."""
+    refit = {dim for dim, reduction in reductions.items() if reduction.correct == "least_squares"}
+    whole = model
+    if "layers" in reductions:
+        model = drop_layers(model, layers)
+        whole = whole if "layers" in refit else model
+    if (heads := reductions.get("heads")) and heads.strategy == "regroup":
+        model = regroup_heads(model, sizes["heads"])
+        refit -= {"heads"}  # Other softmaxes, the same weights.
+    elif heads:
+        kept = select_heads(model, sizes["heads"], heads.criterion, batches, seed, heads.spread)
+        model = prune_heads(model, kept)
+    if units := reductions.get("intermediate"):
+        kept = select_units(model, sizes["intermediate"], units.criterion, batches, seed, units.spread)
+        model = prune_units(model, kept)
+    if refit & {"layers", "heads", "intermediate"}:
+        scope = {dim: dim in refit for dim in ("heads", "intermediate")}
+        correct_pruned(whole, model, batches, **scope, kept_layers=layers if "layers" in refit else None)
     return model
 
 
 def needs_calibration(reduction: Reduction) -> bool:
     """Whether a reduction looks at calibration text at all."""
-    looks = reduction.criterion in ("gradient", "activation") and reduction.strategy != "regroup"
+    looks = reduction.criterion in ("gradient", "fisher", "activation") and reduction.strategy != "regroup"
     return reduction.init == "pretrained" and (
         looks or reduction.strategy == "influence" or reduction.correct == "least_squares"
     )
 
 
-def _reduce_one(
-    model: PreTrainedModel, dim: str, reduction: Reduction, batches: list[Batch], seed: int
-) -> PreTrainedModel:
-    size = target_size(sizes_of(model), dim, reduction)
-    if reduction.init == "random":
-        # Which weights stay is of no account: they are about to be drawn afresh.
-        strategy = "first" if dim == "layers" else reduction.strategy
-        reduction = reduction.model_copy(update={"strategy": strategy, "criterion": "first", "correct": "none"})
-    correct = reduction.correct == "least_squares"
-    if dim == "layers":
-        kept_layers = select_layers(model, size, reduction.strategy, batches)
-        reduced = drop_layers(model, kept_layers)
-        return correct_layers(model, reduced, kept_layers, batches) if correct else reduced
-    if dim == "hidden":
-        width = select_width(model, size, reduction.criterion, batches, seed)
-        reduced = slice_width(model, width)
-        return correct_hidden(model, reduced, width, batches) if correct else reduced
-    if reduction.strategy == "regroup":
-        return regroup_heads(model, size)
-    reduced = prune_heads(model, select_heads(model, size, reduction.criterion, batches, seed))
-    return correct_heads(model, reduced, batches) if correct else reduced
+def _any_choice(dim: str, reduction: Reduction) -> Reduction:
+    """Which weights stay is of no account where they are about to be drawn afresh."""
+    strategy = "first" if dim == "layers" else reduction.strategy
+    return reduction.model_copy(update={"strategy": strategy, "criterion": "first", "correct": "none"})
+
+
+def _before(sizes: Sizes, dim: str, reductions: dict[str, Reduction]) -> Sizes:
+    """The dimensions that a share is of: the feed-forward width follows the hidden size, and what stays is of that."""
+    if dim == "intermediate" and "hidden" in reductions:
+        return narrowed(sizes, target_size(sizes, "hidden", reductions["hidden"]))
+    return sizes
 
 
 def allowed_sizes(sizes: Sizes, dim: str, strategy: str) -> list[int]:
@@ -80,7 +133,7 @@ def allowed_sizes(sizes: Sizes, dim: str, strategy: str) -> list[int]:
         step = sizes.hidden // sizes.head_size
         return [units * step for units in range(1, sizes.head_size + 1) if units * step <= sizes.hidden]
     if dim == "heads" and strategy == "regroup":
-        return [heads for heads in range(1, sizes.heads + 1) if sizes.attention % heads == 0]
+        return [heads for heads in range(1, sizes.heads + 1) if sizes.hidden % heads == 0]
     return list(range(1, getattr(sizes, dim) + 1))
 
 

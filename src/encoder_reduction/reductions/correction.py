@@ -39,17 +39,29 @@ _NO_VARIANCE = 1e-9
 Stream = list[torch.Tensor]
 
 
-def correct_heads(wide: PreTrainedModel, narrow: PreTrainedModel, batches: list[Batch]) -> PreTrainedModel:
-    """Refit the output projections of a network whose heads were pruned, in place."""
-    return _Correction(wide, narrow, batches, _Scope(attention_output=True)).run()
-
-
-def correct_layers(
-    wide: PreTrainedModel, narrow: PreTrainedModel, kept: list[int], batches: list[Batch]
+def correct_pruned(
+    wide: PreTrainedModel,
+    narrow: PreTrainedModel,
+    batches: list[Batch],
+    *,
+    heads: bool = False,
+    intermediate: bool = False,
+    kept_layers: list[int] | None = None,
 ) -> PreTrainedModel:
-    """Refit what writes the stream just before a gap to the stream after the dropped layers, in place."""
-    scope = _Scope(output=True, output_norm=True)
-    return _Correction(wide, narrow, batches, scope, kept_layers=kept).run()
+    """Refit, in place and in one walk, what writes the stream where heads, units or layers were removed.
+
+    Args:
+        wide: the network that is to be matched.
+        narrow: what is left of it.
+        batches: calibration batches.
+        heads: refit the attention's output projections.
+        intermediate: refit the feed-forward networks' output projections.
+        kept_layers: the layers of ``wide`` that are left, where what precedes a gap is to be refitted to the stream
+            after the dropped layers.
+    """
+    gaps = kept_layers is not None
+    scope = _Scope(attention_output=heads, output=intermediate or gaps, output_norm=gaps)
+    return _Correction(wide, narrow, batches, scope, kept_layers=kept_layers).run()
 
 
 def correct_hidden(
@@ -262,19 +274,19 @@ class _Correction:
         """Refit query, key and value to combinations of their originals' units."""
         family, wide, narrow = self.family, sizes_of(self.wide), sizes_of(self.narrow)
         names = (family.query, family.key, family.value)
-        by_head = {name: torch.cat(outputs[name]).unflatten(-1, (wide.heads, wide.head_size)) for name in names}
+        by_head = {name: torch.cat(outputs[name]).unflatten(-1, (-1, wide.head_size)) for name in names}
         query, key = query_key_bases(by_head[family.query], by_head[family.key], narrow.head_size)
         # The attention divides by the root of its own head size; the logits must keep their scale.
         scale = (narrow.head_size / wide.head_size) ** 0.25
         output = original.get_submodule(family.attention_output).weight[self.channels]
-        output = output.unflatten(-1, (wide.heads, wide.head_size)).permute(1, 2, 0)
+        output = output.unflatten(-1, (-1, wide.head_size)).permute(1, 2, 0)
         value, new_output = value_output_bases(by_head[family.value], output, narrow.head_size)
         for name, basis in zip(names, (query * scale, key * scale, value), strict=True):
             basis = basis.to(output.dtype)
-            weight = original.get_submodule(name).weight[:, self.channels].unflatten(0, (wide.heads, wide.head_size))
+            weight = original.get_submodule(name).weight[:, self.channels].unflatten(0, (-1, wide.head_size))
             layer.get_submodule(name).weight.copy_(torch.einsum("hij,hid->hjd", basis, weight).flatten(0, 1))
             target = [
-                torch.einsum("thi,hij->thj", tokens.unflatten(-1, (wide.heads, wide.head_size)), basis).flatten(1)
+                torch.einsum("thi,hij->thj", tokens.unflatten(-1, (-1, wide.head_size)), basis).flatten(1)
                 for tokens in outputs[name]
             ]
             self._fit(layer.get_submodule(name), stream, target)

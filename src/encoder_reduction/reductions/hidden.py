@@ -6,8 +6,8 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from ..models.architectures import Sizes, family_of, sizes_of
-from .importance import Batch, attention_unit_scores, channel_scores, intermediate_scores
+from ..models.architectures import Sizes, family_of, sizes_of, with_sizes
+from .importance import Batch, PerLayer, attention_unit_scores, channel_scores, intermediate_scores
 
 
 @dataclass(frozen=True)
@@ -16,15 +16,15 @@ class Width:
 
     Attributes:
         channels: ``(hidden kept,)`` residual channels, the same through the whole network.
-        query_key: ``(layers, attention kept)`` units of query and key, head after head.
-        value: ``(layers, attention kept)`` units of value, head after head.
-        intermediate: ``(layers, intermediate kept)`` feed-forward units.
+        query_key: of each layer, ``(attention kept,)`` units of query and key, head after head.
+        value: of each layer, ``(attention kept,)`` units of value, head after head.
+        intermediate: of each layer, ``(intermediate kept,)`` feed-forward units.
     """
 
     channels: torch.Tensor
-    query_key: torch.Tensor
-    value: torch.Tensor
-    intermediate: torch.Tensor
+    query_key: PerLayer
+    value: PerLayer
+    intermediate: PerLayer
 
 
 def narrowed(sizes: Sizes, hidden: int, feed_forward_ratio: int = 4) -> Sizes:
@@ -33,14 +33,11 @@ def narrowed(sizes: Sizes, hidden: int, feed_forward_ratio: int = 4) -> Sizes:
     At the full hidden size everything stays as it is, so that keeping all is the identity. The feed-forward
     network gets no wider than it was.
     """
-    kept_all = hidden == sizes.hidden
-    intermediate = sizes.intermediate if kept_all else min(feed_forward_ratio * hidden, sizes.intermediate)
-    return Sizes(
-        layers=sizes.layers,
-        heads=sizes.heads,
+    most = max(sizes.intermediate_by_layer) if hidden == sizes.hidden else feed_forward_ratio * hidden
+    return sizes.resized(
         head_size=sizes.head_size * hidden // sizes.hidden,
         hidden=hidden,
-        intermediate=intermediate,
+        intermediate_by_layer=[min(most, units) for units in sizes.intermediate_by_layer],
     )
 
 
@@ -53,12 +50,14 @@ def select_width(model: PreTrainedModel, hidden: int, criterion: str, batches: l
     """
     target = narrowed(sizes_of(model), hidden)
     channels = _top(channel_scores(model, criterion, batches, seed), target.hidden)
-    query_key, value = attention_unit_scores(model, criterion, seed)  # (layers, heads, head_size)
+    query_key, value = attention_unit_scores(model, criterion, seed)
+    by_unit = "magnitude" if criterion == "activation" else criterion
+    units = intermediate_scores(model, by_unit, batches, seed)
     return Width(
         channels=channels,
-        query_key=_top_in_heads(query_key, target.head_size),
-        value=_top_in_heads(value, target.head_size),
-        intermediate=_top(intermediate_scores(model, criterion, seed), target.intermediate),
+        query_key=[_top_in_heads(each, target.head_size) for each in query_key],
+        value=[_top_in_heads(each, target.head_size) for each in value],
+        intermediate=[_top(*each) for each in zip(units, target.intermediate_by_layer, strict=True)],
     )
 
 
@@ -67,9 +66,9 @@ def _top(scores: torch.Tensor, size: int) -> torch.Tensor:
 
 
 def _top_in_heads(scores: torch.Tensor, size: int) -> torch.Tensor:
-    layers, heads, head_size = scores.shape
-    offsets = torch.arange(heads).mul(head_size).view(1, heads, 1)
-    return (_top(scores, size) + offsets).reshape(layers, heads * size)
+    """Of each head's units ``(heads, head_size)`` the best, as indices of the layer's units."""
+    heads, head_size = scores.shape
+    return (_top(scores, size) + torch.arange(heads)[:, None] * head_size).flatten()
 
 
 def slice_width(model: PreTrainedModel, width: Width) -> PreTrainedModel:
@@ -80,10 +79,7 @@ def slice_width(model: PreTrainedModel, width: Width) -> PreTrainedModel:
     """
     family, sizes = family_of(model), sizes_of(model)
     target = narrowed(sizes, len(width.channels))
-    config = family.resized(model.config, hidden=target.hidden, intermediate=target.intermediate)
-    if getattr(config, "head_size", None):
-        config.head_size = target.head_size
-    reduced = type(model)(config).to(model.device).train(model.training)
+    reduced = with_sizes(model, target)
     scale = (target.head_size / sizes.head_size) ** 0.25
     wide_body, body = model.get_submodule(family.backbone), reduced.get_submodule(family.backbone)
     channels = width.channels

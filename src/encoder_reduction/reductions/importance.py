@@ -5,53 +5,118 @@ look at data draw on calibration batches: dictionaries of ``input_ids`` and ``at
 ``(batch, tokens)`` and ``labels`` ``(batch,)`` on the model's device.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from ..models.architectures import family_of, sizes_of
+from ..models.architectures import Sizes, family_of, sizes_of
 
 Batch = dict[str, torch.Tensor]
+# Of each layer its own tensor, since layers may differ in how many heads and units they have.
+PerLayer = list[torch.Tensor]
+
+# Criteria that follow the loss's gradient, and the moment of it that they take.
+_ORDERS = {"gradient": 1, "fisher": 2}
 
 
-def head_scores(model: PreTrainedModel, criterion: str, batches: list[Batch] | None, seed: int) -> torch.Tensor:
+def head_scores(model: PreTrainedModel, criterion: str, batches: list[Batch] | None, seed: int) -> PerLayer:
     """Importance of each attention head.
 
     Args:
         criterion: ``gradient`` (expected absolute sensitivity of the loss to a mask on the head's
-            output; Michel et al. 2019, equation 2), ``magnitude`` (Frobenius norm of the head's
+            output; Michel et al. 2019, equation 2), ``fisher`` (its expected square, the diagonal of the Fisher
+            information; Kwon et al. 2022, equation 8), ``magnitude`` (Frobenius norm of the head's
             weights), ``first`` or ``random``.
 
     Returns:
-        ``(layers, heads)``.
+        ``(heads,)`` of each layer.
     """
-    sizes = sizes_of(model)
-    if criterion == "gradient":
-        return _head_sensitivity(model, batches)
+    family, sizes = family_of(model), sizes_of(model)
+    if criterion in _ORDERS:
+        return _sensitivity(model, family.attention_output, sizes.head_size, _ORDERS[criterion], batches)
     if criterion == "magnitude":
         query_key, value = attention_unit_scores(model, "magnitude", seed)
-        return query_key.sum(-1) + value.sum(-1)
-    return _by_rule((sizes.layers, sizes.heads), criterion, seed)
+        return [a.sum(-1) + b.sum(-1) for a, b in zip(query_key, value, strict=True)]
+    return _by_rule(sizes.heads_by_layer, criterion, seed)
 
 
-def _head_sensitivity(model: PreTrainedModel, batches: list[Batch]) -> torch.Tensor:
+def intermediate_scores(model: PreTrainedModel, criterion: str, batches: list[Batch] | None, seed: int) -> PerLayer:
+    """Importance of each feed-forward unit.
+
+    Args:
+        criterion: ``activation`` (root mean square of the unit's activation over calibration tokens, times the norm of
+            the weights that read it: what it writes into the stream), ``gradient`` and ``fisher`` as of heads,
+            ``magnitude`` (product of the norms of its two weights), ``first`` or ``random``.
+
+    Returns:
+        ``(units,)`` of each layer.
+    """
     family, sizes = family_of(model), sizes_of(model)
-    outputs = [layer.get_submodule(family.attention_output) for layer in family.layer_list(model)]
-    total = torch.zeros(sizes.layers, sizes.heads, device=model.device)
-    with inference(model), recorded_inputs(outputs, keep_gradient=True) as contexts:
+    if criterion in _ORDERS:
+        return _sensitivity(model, family.output, 1, _ORDERS[criterion], batches)
+    if criterion in ("first", "random"):
+        return _by_rule(sizes.intermediate_by_layer, criterion, seed)
+    with torch.no_grad():
+        writing = [layer.get_submodule(family.output).weight.norm(dim=0) for layer in family.layer_list(model)]
+        if criterion == "magnitude":
+            reading = [
+                layer.get_submodule(family.intermediate).weight.norm(dim=1) for layer in family.layer_list(model)
+            ]
+        else:
+            reading = _root_mean_square(model, family.output, batches)
+        return [(a * b).cpu() for a, b in zip(reading, writing, strict=True)]
+
+
+def _sensitivity(model: PreTrainedModel, name: str, width: int, order: int, batches: list[Batch]) -> PerLayer:
+    """Moments over the texts of the loss's derivative by a mask on each group of ``width`` inputs of a module."""
+    modules = [layer.get_submodule(name) for layer in family_of(model).layer_list(model)]
+    total = [torch.zeros(module.in_features // width, device=model.device) for module in modules]
+    with inference(model), recorded_inputs(modules, keep_gradient=True) as inputs:
         for batch in batches:
             # Summed, not averaged, so that each example's gradient is its own.
             logits = model(**inputs_of(batch)).logits
             nn.functional.cross_entropy(logits, batch["labels"], reduction="sum").backward()
-            for layer, module in enumerate(outputs):
-                context = contexts[module]  # (batch, tokens, heads * head_size)
-                sensitivity = (context * context.grad).unflatten(-1, (sizes.heads, sizes.head_size))
-                total[layer] += sensitivity.sum(dim=(1, 3)).abs().sum(dim=0)
+            for layer, module in enumerate(modules):
+                units = inputs[module]  # (batch, tokens, inputs)
+                slope = (units * units.grad).sum(dim=1).unflatten(-1, (-1, width)).sum(dim=-1)
+                total[layer] += slope.abs().pow(order).sum(dim=0)
             model.zero_grad(set_to_none=True)
-    return total.cpu()
+    return [each.cpu() for each in total]
+
+
+def _root_mean_square(model: PreTrainedModel, name: str, batches: list[Batch]) -> PerLayer:
+    """Of what enters a module of each layer, over the calibration tokens."""
+    modules = [layer.get_submodule(name) for layer in family_of(model).layer_list(model)]
+    total, count = [torch.zeros(module.in_features, device=model.device) for module in modules], 0
+    with inference(model), recorded_inputs(modules) as inputs:
+        for batch in batches:
+            model(**inputs_of(batch))
+            mask = batch["attention_mask"].bool()
+            count += int(mask.sum())
+            for layer, module in enumerate(modules):
+                total[layer] += inputs[module][mask].square().sum(dim=0)
+    return [(each / count).sqrt() for each in total]
+
+
+def best(scores: PerLayer, size: int, spread: str) -> list[torch.Tensor]:
+    """What stays of each layer, ascending.
+
+    Args:
+        scores: importance of each part, layer by layer.
+        size: how many parts of a layer stay; a layer that has fewer keeps them all.
+        spread: ``uniform`` (as many in each layer) or ``global`` (the best of all layers together, ``size`` in the
+            mean and one at least in each).
+    """
+    if spread == "uniform":
+        return [each.topk(min(size, len(each))).indices.sort().values for each in scores]
+    first = [each.argmax() for each in scores]
+    safe = torch.cat([each.scatter(0, index.view(1), torch.inf) for each, index in zip(scores, first, strict=True)])
+    stays = torch.zeros(len(safe), dtype=torch.bool)
+    stays[safe.topk(min(size * len(scores), len(safe))).indices] = True
+    return [each.nonzero().flatten() for each in stays.split([len(each) for each in scores])]
 
 
 def channel_scores(model: PreTrainedModel, criterion: str, batches: list[Batch] | None, seed: int) -> torch.Tensor:
@@ -66,7 +131,7 @@ def channel_scores(model: PreTrainedModel, criterion: str, batches: list[Batch] 
         return _channel_variance(model, batches)
     if criterion == "magnitude":
         return _channel_magnitude(model)
-    return _by_rule((sizes_of(model).hidden,), criterion, seed)
+    return _by_rule([sizes_of(model).hidden], criterion, seed)[0]
 
 
 def _channel_variance(model: PreTrainedModel, batches: list[Batch]) -> torch.Tensor:
@@ -102,38 +167,24 @@ def _channel_magnitude(model: PreTrainedModel) -> torch.Tensor:
 
 
 @torch.no_grad()
-def attention_unit_scores(model: PreTrainedModel, criterion: str, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+def attention_unit_scores(model: PreTrainedModel, criterion: str, seed: int) -> tuple[PerLayer, PerLayer]:
     """Importance of each unit inside each head, for query and key together, and for value.
 
     A query unit meets only the key unit of the same index, so the pair is scored by the product of
     the norms of their weights; a value unit likewise with its column of the output projection.
 
     Returns:
-        Two tensors ``(layers, heads, head_size)``.
+        For each layer, twice, ``(heads, head_size)``.
     """
     family, sizes = family_of(model), sizes_of(model)
-    shape = (sizes.layers, sizes.heads, sizes.head_size)
     if criterion in ("first", "random"):
-        return _by_rule(shape, criterion, seed), _by_rule(shape, criterion, seed + 1)
+        return tuple(_units_by_rule(sizes, criterion, each) for each in (seed, seed + 1))
     query_key, value = [], []
     for layer in family.layer_list(model):
         q, k, v, output = family.attention_linears(layer)
-        query_key.append(q.weight.norm(dim=1) * k.weight.norm(dim=1))
-        value.append(v.weight.norm(dim=1) * output.weight.norm(dim=0))
-    return torch.stack(query_key).view(shape).cpu(), torch.stack(value).view(shape).cpu()
-
-
-@torch.no_grad()
-def intermediate_scores(model: PreTrainedModel, criterion: str, seed: int) -> torch.Tensor:
-    """Importance of each feed-forward unit, by the norms of its two weights: ``(layers, intermediate)``."""
-    family, sizes = family_of(model), sizes_of(model)
-    if criterion in ("first", "random"):
-        return _by_rule((sizes.layers, sizes.intermediate), criterion, seed)
-    scores = []
-    for layer in family.layer_list(model):
-        up, down = layer.get_submodule(family.intermediate), layer.get_submodule(family.output)
-        scores.append(up.weight.norm(dim=1) * down.weight.norm(dim=0))
-    return torch.stack(scores).cpu()
+        query_key.append((q.weight.norm(dim=1) * k.weight.norm(dim=1)).view(-1, sizes.head_size).cpu())
+        value.append((v.weight.norm(dim=1) * output.weight.norm(dim=0)).view(-1, sizes.head_size).cpu())
+    return query_key, value
 
 
 def layer_influence(model: PreTrainedModel, batches: list[Batch]) -> torch.Tensor:
@@ -154,12 +205,18 @@ def layer_influence(model: PreTrainedModel, batches: list[Batch]) -> torch.Tenso
     return total / count
 
 
-def _by_rule(shape: tuple[int, ...], criterion: str, seed: int) -> torch.Tensor:
+def _by_rule(counts: Sequence[int], criterion: str, seed: int) -> PerLayer:
     if criterion == "first":
-        return torch.arange(shape[-1], 0, -1, dtype=torch.float).expand(shape)
+        return [torch.arange(count, 0, -1, dtype=torch.float) for count in counts]
     if criterion == "random":
-        return torch.rand(shape, generator=torch.Generator().manual_seed(seed))
+        return list(torch.rand(sum(counts), generator=torch.Generator().manual_seed(seed)).split(list(counts)))
     raise ValueError(f"unknown criterion {criterion!r}")
+
+
+def _units_by_rule(sizes: Sizes, criterion: str, seed: int) -> PerLayer:
+    """Each head's units, ``(heads, head_size)`` of each layer."""
+    units = _by_rule([sizes.head_size] * sum(sizes.heads_by_layer), criterion, seed)
+    return list(torch.stack(units).split(list(sizes.heads_by_layer)))
 
 
 def inputs_of(batch: Batch) -> Batch:

@@ -2,7 +2,7 @@
 
 from transformers import PreTrainedModel
 
-from ..models.architectures import family_of, sizes_of
+from ..models.architectures import family_of, sizes_of, with_sizes
 from .importance import Batch, layer_influence
 
 
@@ -31,8 +31,11 @@ def select_layers(model: PreTrainedModel, size: int, strategy: str, batches: lis
 
 def drop_layers(model: PreTrainedModel, kept: list[int]) -> PreTrainedModel:
     """A copy of the classifier with only the given layers; every kept weight is untouched."""
-    family = family_of(model)
-    reduced = type(model)(family.resized(model.config, layers=len(kept)))
+    family, sizes = family_of(model), sizes_of(model)
+    by_layer = {
+        name: [getattr(sizes, name)[index] for index in kept] for name in ("heads_by_layer", "intermediate_by_layer")
+    }
+    reduced = with_sizes(model, sizes.resized(layers=len(kept), **by_layer))
     prefix = f"{family.backbone}.{family.layers}."
     position = {old: new for new, old in enumerate(kept)}
     state = {}
@@ -44,4 +47,4 @@ def drop_layers(model: PreTrainedModel, kept: list[int]) -> PreTrainedModel:
             name = f"{prefix}{position[int(index)]}.{rest}"
         state[name] = tensor
     reduced.load_state_dict(state)
-    return reduced.to(model.device).train(model.training)
+    return reduced

@@ -22,7 +22,7 @@ def config_name(plan: RunPlan, model: PreTrainedModel) -> str:
 
 def run_name(plan: RunPlan, model: PreTrainedModel) -> str:
     """The run's name in the MLflow UI: ``roberta/hidden-384/seed-42``."""
-    stage = ["transfer"] if plan.stage == "transfer" else []
+    stage = ["transfer"] if plan.stage == "transfer" else ["recovered"] if plan.start != "pretrained" else []
     return "/".join([plan.model, config_name(plan, model), *stage, f"seed-{plan.seed}"])
 
 
@@ -59,6 +59,11 @@ def flat_params(plan: RunPlan, model: PreTrainedModel) -> dict[str, object]:
         for dim, reduction in plan.reductions.items():
             prefix = f"{dim}." if len(plan.reductions) > 1 else ""
             params |= {f"{prefix}{key}": value for key, value in reduction.model_dump().items()}
+    if not sizes.even:
+        params |= {
+            "attention_heads_by_layer": ",".join(map(str, sizes.heads_by_layer)),
+            "intermediate_size_by_layer": ",".join(map(str, sizes.intermediate_by_layer)),
+        }
     params |= {
         "num_hidden_layers": sizes.layers,
         "num_attention_heads": sizes.heads,

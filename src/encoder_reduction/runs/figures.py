@@ -114,8 +114,16 @@ def of_quality(training: Training, test: Evaluation, under_autocast: Evaluation 
     }
 
 
+def before_training(scored: dict[str, Evaluation]) -> dict[str, float]:
+    """What a network that was trained, then cut, scores before it is trained again, by split."""
+    names = {"validation": "validation_accuracy_before_training", "test": "accuracy_before_training"}
+    return {names[split]: evaluation.accuracy for split, evaluation in scored.items()}
+
+
 def of_training(training: Training, joules: float | None, inference: InferenceFigures) -> dict[str, float]:
     """Time, throughput, computation and energy of training."""
+    if not training.steps:
+        return {"training_seconds": 0.0}
     rate = total(inference.flops.training, training.shapes) / training.seconds
     figures = {
         "training_seconds": training.seconds,
@@ -166,19 +174,21 @@ def of_inference(inference: InferenceFigures) -> dict[str, float]:
 def of_memory(training: Training, training_memory: PeakMemory, inference_memory: PeakMemory) -> dict[str, float]:
     """Peak memory of both phases, and the parts of a training step's."""
     figures: dict[str, float | None] = {}
-    for phase, peak in (("training", training_memory), ("inference", inference_memory)):
+    trained = [("training", training_memory)] if training.state else []
+    for phase, peak in (*trained, ("inference", inference_memory)):
         figures |= {
             f"{phase}_memory_gb": peak.peak,
             f"{phase}_memory_above_start_gb": peak.above_start,
             f"{phase}_memory_reserved_gb": peak.reserved,
             f"{phase}_memory_device_gb": peak.device,
         }
-    figures |= {
-        "parameters_gb": training.state.parameters,
-        "gradients_gb": training.state.gradients,
-        "optimizer_gb": training.state.optimizer,
-        "activations_gb": training.state.activations,
-    }
+    if training.state:
+        figures |= {
+            "parameters_gb": training.state.parameters,
+            "gradients_gb": training.state.gradients,
+            "optimizer_gb": training.state.optimizer,
+            "activations_gb": training.state.activations,
+        }
     return {name: value for name, value in figures.items() if value is not None}
 
 

@@ -13,6 +13,7 @@ from ..data import calibration, corpora, inputs
 from ..data.tokenisation import check_words, tokenise
 from ..errors import UserError
 from ..models import checkpoints
+from ..models.architectures import sizes_of
 from ..plan.precision import compute_dtype, resolve_precision
 from ..plan.sections import FineTuning, RunPlan
 from ..profiling.energy import EnergyUsed, energy_used
@@ -22,10 +23,10 @@ from ..profiling.machine import Watch, device_name, watched
 from ..profiling.memory import PeakMemory, peak_memory
 from ..profiling.memory import of_pieces as memory_of_pieces
 from ..profiling.nvidia import take_one_gpu
-from ..reductions import needs_calibration, reduce_model
+from ..reductions import Cut, needs_calibration
+from ..reductions import cut as cut_model
 from ..tracking import fingerprints, opening, store
 from ..tracking.run import Run
-from ..training import distillation
 from ..training.fine_tuning import FineTuner, Training
 from ..training.pieces import Pieces
 from ..training.recorder import CURVES, NonFiniteLossError
@@ -33,6 +34,7 @@ from . import figures
 from .description import describe, flat_params, machine_tags, run_name
 from .lengths import check_max_length, that_fit
 from .sources import find_source
+from .teaching import teach
 
 SKIP_FINISHED = "ENCODER_REDUCTION_SKIP_FINISHED"
 
@@ -99,23 +101,35 @@ def execute(
         stopwatch.lap("loading")
         tokenised = {split: tokenise(data[split], tokenizer, settings.max_length) for split in data}
         check_words(tokenised["train"], tokenizer, f"the training texts of {plan.corpus.name}")
-        model = reduce(plan, model, tokenizer, tokenised["train"])
+        whole, cut = model, reduce(plan, model, tokenizer, tokenised["train"])
+        model = cut.model
         state_inference(model, tokenizer, settings)
 
         name = run_name(plan, model)
         precisions = {"resolved_precision": precision, "inference_precision": precision}
         run.describe(name, describe(plan, model, data, device), flat_params(plan, model) | precisions)
         stopwatch.lap("preparation")
+        teacher = None
         if plan.distillation:
-            tokenised["train"] = learn_from(source_run, tokenised["train"], settings, data["train"])
+            tokenised["train"], teacher = teach(
+                plan, source_run, whole, cut, tokenizer, tokenised["train"], data["train"]
+            )
             stopwatch.lap("teaching")
-        tuner = FineTuner(model, tokenizer, settings, plan.seed, run.point, progress, plan.distillation)
+        whole = cut = None  # Memory is measured, and only a teacher that runs beside the student is part of it.
+        tuner = FineTuner(model, tokenizer, settings, plan.seed, run.point, progress, plan.distillation, teacher)
         with watched(device) as machine:
+            before = {}
+            if plan.stage == "reduce" and plan.start != "pretrained":
+                before = {
+                    split: tuner.evaluate(tokenised[split], data[split]["id"]) for split in ("validation", "test")
+                }
+                stopwatch.lap("evaluation")
             training, training_memory, training_energy = train(tuner, tokenised, run, device, stopwatch, machine)
             trained = tuner.evaluate(tokenised["test"], data["test"]["id"]) if precision != "fp32" else None
             stopwatch.lap("evaluation")
             # What is scored and measured is what is served: without training's autocast, which stays in the old one.
             model, tokenizer = run.model(model, tokenizer, checkpoints.load_folder)
+            teacher = None
             model = for_inference(model.to(device), precision)
             stopwatch.lap("saving")
             tuner = FineTuner(model, tokenizer, settings, plan.seed, run.point, progress)
@@ -130,9 +144,11 @@ def execute(
         metrics = {
             **figures.of_data(data),
             **figures.of_quality(training, test, trained),
+            **figures.before_training(before),
             **figures.of_size(model),
             **figures.of_inference(inference),
             **figures.of_training(training, training_energy.joules, inference),
+            "total_training_seconds": training.seconds + spent_before(plan, source_run),
             **figures.of_memory(training, training_memory, inference_memory),
             **stopwatch.seconds(),
         }
@@ -145,24 +161,26 @@ def execute(
 
 
 def load_model(plan: RunPlan, source_run: str | None) -> tuple[PreTrainedModel, Tokenizer]:
-    """The plan's checkpoint, or the model of the run that a transfer starts from."""
-    if plan.stage != "transfer":
+    """The plan's checkpoint, or the model of the run that the plan starts from."""
+    if plan.start == "checkpoint":
+        return checkpoints.load_trained(plan.checkpoint, plan.model)
+    if plan.stage != "transfer" and plan.start == "pretrained":
         return checkpoints.load(plan.checkpoint, plan.seed, plan.model)
     with store.downloaded_model(source_run) as folder:
         return checkpoints.load_folder(folder)
 
 
-def reduce(plan: RunPlan, model: PreTrainedModel, tokenizer: Tokenizer, train: Dataset) -> PreTrainedModel:
+def reduce(plan: RunPlan, model: PreTrainedModel, tokenizer: Tokenizer, train: Dataset) -> Cut:
     """The reduced model of a ``reduce`` plan; the model as it is for any other."""
     if plan.stage != "reduce":
-        return model
+        return Cut(model, list(range(sizes_of(model).layers)))
     asking = [reduction for reduction in plan.reductions.values() if needs_calibration(reduction)]
     batches = []
     if asking:
         examples = max(reduction.calibration_examples for reduction in asking)
         seed = next((r.calibration_seed for r in asking if r.calibration_seed is not None), plan.seed)
         batches = calibration.batches(train, tokenizer, examples, seed, model.device)
-    return reduce_model(model, plan.reductions, batches, plan.seed)
+    return cut_model(model, plan.reductions, batches, plan.seed)
 
 
 def state_inference(model: PreTrainedModel, tokenizer: Tokenizer, settings: FineTuning) -> None:
@@ -211,17 +229,11 @@ def train(
     )
 
 
-def learn_from(teacher_run: str, tokenised: Dataset, settings: FineTuning, train: Dataset) -> Dataset:
-    """The tokenised training split with the logits of a baseline run beside it, computed once and cached."""
-    fingerprint = corpora.fingerprint(train)
-    logits = distillation.cached_logits(teacher_run, fingerprint)
-    if logits is None:
-        with store.downloaded_model(teacher_run) as folder:
-            model, tokenizer = checkpoints.load_folder(folder)
-        teacher = FineTuner(model, tokenizer, settings, seed=0, on_log=lambda values, step: None)
-        logits = teacher.logits(tokenised)
-        distillation.cache_logits(teacher_run, fingerprint, logits)
-    return distillation.with_teacher(tokenised, logits)
+def spent_before(plan: RunPlan, source_run: str | None) -> float:
+    """Seconds of training that went into what a run starts or learns from."""
+    teacher = plan.distillation and plan.distillation.teacher
+    earlier = [store.finished_run(run_id) for run_id in {source_run, teacher} - {None}]
+    return sum(row.get("total_training_seconds", row.get("training_seconds", 0.0)) for row in earlier)
 
 
 def finished_instead(run: Run, plan: RunPlan, source_run: str | None) -> Outcome | None:
@@ -266,7 +278,8 @@ def begin(run: Run, plan: RunPlan, source_run: str | None) -> None:
             **{tag: revision for tag, revision in revisions.items() if revision},
             "dim": plan.dim,
             "seed": plan.seed,
-            "distilled": str(plan.distillation is not None).lower(),
+            "start": store.tags_of(source_run).get("start", "pretrained") if plan.stage == "transfer" else plan.start,
+            "distill": plan.distillation.distill if plan.distillation else "none",
             "device": device_name(),
             "fingerprint": fingerprint,
             "plan_fingerprint": fingerprints.of_configuration(plan),

@@ -10,10 +10,11 @@ from ..tracking import matching, store
 def find_source(experiment_id: str, plan: RunPlan) -> str | None:
     """The finished run that a plan builds on; ``None`` if it needs none.
 
-    A transfer starts from a reduction of its model and dimension (from the baseline where the dimension is ``none``),
-    a distillation learns from the baseline. Runs count that did what the plan says of them, or a variant of it. The
-    configuration is chosen by its validation accuracy over all seeds, and of it the run of the plan's own seed is
-    taken: runs of several seeds then start from models of several seeds.
+    A transfer starts from a reduction of its model and dimension, whatever that was cut from (from the baseline where
+    the dimension is ``none``); a distillation learns from the baseline, and a recovery is cut from it. Runs count that
+    did what the plan says of them, or a variant of it. The configuration is chosen by its validation accuracy over all
+    seeds, and of it the run of the plan's own seed is taken: runs of several seeds then start from models of several
+    seeds.
 
     Raises:
         UserError: there is no such run yet.
@@ -26,7 +27,10 @@ def find_source(experiment_id: str, plan: RunPlan) -> str | None:
     )
     found = found[matching.of_input(found, wanted.checkpoint) & matching.of_input(found, wanted.corpus)]
     for planned in plan.builds_on:
-        own = found[[not departure for departure in matching.departures(found, [planned])]]
+        ways = [planned]
+        if plan.recovery:
+            ways.append(planned.model_copy(update={"start": "baseline", "distillation": plan.recovery}))
+        own = found[[not departure for departure in matching.departures(found, ways)]]
         if not own.empty and (source := _of_seed(own, plan.seed)):
             return source
     dim = f" -P dim={wanted.dim}" if wanted.dim != "none" else ""

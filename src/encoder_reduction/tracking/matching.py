@@ -26,10 +26,9 @@ def departures(found: pd.DataFrame, plans: Iterable[RunPlan]) -> pd.Series:
         found: runs, as :func:`.store.finished_runs` gives them.
         plans: those that are asked for; of several seeds one is enough.
     """
-    by_kind = {(plan.stage, plan.model, plan.dim): plan for plan in plans}
-    kinds = found.reindex(columns=["stage", "model", "dim"]).itertuples(index=False, name=None)
+    by_kind = {(plan.stage, plan.model, plan.dim, plan.start): plan for plan in plans}
     result = pd.Series(
-        [_departure(row, by_kind.get(kind)) for row, kind in zip(found.to_dict("records"), kinds, strict=True)],
+        [_departure(row, _asked_for(row, by_kind)) for row in found.to_dict("records")],
         index=found.index,
         dtype=object,
     )
@@ -71,6 +70,13 @@ def in_words(departure: Departure) -> str:
     )
 
 
+def _asked_for(row: Mapping[str, Any], by_kind: Mapping[tuple[str, ...], RunPlan]) -> RunPlan | None:
+    """The plan that a run is held against; that of the pretrained cut, where none is of what the run cut."""
+    kind = tuple(row.get(name) for name in ("stage", "model", "dim"))
+    start = "pretrained" if row.get("stage") == "transfer" or _absent(row.get("start")) else row["start"]
+    return by_kind.get((*kind, start)) or by_kind.get((*kind, "pretrained"))
+
+
 def _departure(row: Mapping[str, Any], plan: RunPlan | None) -> Departure:
     if plan is None:
         return {"dim": (row.get("dim"), None)}
@@ -83,9 +89,13 @@ def _departure(row: Mapping[str, Any], plan: RunPlan | None) -> Departure:
                 had = wanted if info.is_required() else info.default
             if field not in plan.variants and not _same(had, wanted):
                 found[prefix + field] = (had, wanted)
-    distilled = plan.distillation is not None
-    if not _same(row.get("distilled", distilled), distilled):
-        found["distill"] = (row["distilled"], str(distilled).lower())
+    if plan.stage == "transfer":  # Its start is its source's.
+        return found
+    how = {"start": plan.start, "distill": plan.distillation.distill if plan.distillation else "none"}
+    for field, wanted in how.items():
+        had = row.get(field)
+        if not _absent(had) and not _same(had, wanted):
+            found[field] = (had, wanted)
     return found
 
 
@@ -94,7 +104,12 @@ def _sections(plan: RunPlan) -> list[tuple[str, BaseModel]]:
     if plan.stage != "reduce":
         return [("", plan.fine_tuning)]
     several = len(plan.reductions) > 1
-    return [("", plan.fine_tuning), *((f"{dim}." if several else "", each) for dim, each in plan.reductions.items())]
+    taught = [("", plan.distillation)] if plan.distillation else []
+    return [
+        ("", plan.fine_tuning),
+        *taught,
+        *((f"{dim}." if several else "", each) for dim, each in plan.reductions.items()),
+    ]
 
 
 def _absent(value: object) -> bool:

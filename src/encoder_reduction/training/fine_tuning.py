@@ -28,12 +28,12 @@ from ..profiling.compute import Shape
 from ..profiling.memory import TrainingState, start_peak_again, training_state
 from . import distillation
 from .batches import ShuffledBatches, check_batches, more_passes
+from .distillation import Teacher
 from .evaluation import Evaluation, evaluation, score
 from .pieces import Pieces, Record
 from .recorder import NonFiniteLossError, OnLog, ProgressBar, Recorder
 
 _LOGGER = logging.getLogger(__name__)
-
 
 _EVALUATION_BATCH = 64
 
@@ -46,7 +46,7 @@ class Training:
         seconds: time in optimizer steps and data loading; evaluation, logging and checkpoints excluded.
         steps: optimizer steps.
         shapes: every batch that was trained on.
-        state: what the largest batch kept in memory, told apart.
+        state: what the largest batch kept in memory, told apart; ``None`` where nothing was trained.
         micro_batch_size: examples of a batch that are computed at once; below the plan's where memory ran out.
         best_epoch: the epoch whose weights were kept, by validation accuracy.
         validation_accuracy: accuracy of the kept weights on the validation split.
@@ -57,7 +57,7 @@ class Training:
     seconds: float
     steps: int
     shapes: list[Shape]
-    state: TrainingState
+    state: TrainingState | None
     micro_batch_size: int
     best_epoch: float
     validation_accuracy: float
@@ -95,16 +95,18 @@ class FineTuner:
         on_log: OnLog,
         progress: bool = True,
         teaching: Distillation | None = None,
+        teacher: Teacher | None = None,
     ) -> None:
         self.model, self.tokenizer = model, tokenizer
         self._settings, self._seed, self._on_log, self._progress = settings, seed, on_log, progress
-        self._teaching = teaching
+        self._teaching, self._teacher = teaching, teacher
         pad = DataCollatorWithPadding(tokenizer)
         # Lengths are for the sampler alone.
         self._collator = lambda rows: pad([{k: v for k, v in row.items() if k != "length"} for row in rows])
 
     def train(self, train: Dataset, validation: Dataset, pieces: Pieces) -> Training:
-        """Fine-tune on tokenised splits; the model keeps the weights of its best validation epoch.
+        """Fine-tune on tokenised splits; the model keeps the weights of its best validation epoch, or, with no
+        epochs, those that it has.
 
         Training goes on from the last checkpoint of ``pieces``, if there is one. SIGTERM ends the process after
         the step that is under way, with a checkpoint.
@@ -117,6 +119,8 @@ class FineTuner:
             torch.OutOfMemoryError: a single example does not fit.
             UserError: the Trainer would not take the plan's batches, since it sees several GPUs.
         """
+        if not self._settings.epochs:
+            return self._without_training(validation)
         record, batch_size = pieces.record(), self._settings.batch_size
         # On disk, since the memory of training is measured.
         with tempfile.TemporaryFile(dir=pieces.folder.parent) as started_from:
@@ -138,6 +142,11 @@ class FineTuner:
                 started_from.seek(0)
                 self.model.load_state_dict(torch.load(started_from, map_location="cpu", weights_only=True))
                 start_peak_again()
+
+    def _without_training(self, validation: Dataset) -> Training:
+        """The network as it is, scored on the validation split."""
+        scores = score(self.logits(validation), np.asarray(validation["labels"]))
+        return Training(0.0, 0, [], None, self._settings.batch_size, 0.0, scores["accuracy"], scores["f1"], [])
 
     def _train(self, train: Dataset, validation: Dataset, record: Record, pieces: Pieces) -> Training:
         trainer = self._trainer(str(pieces.folder), train, validation, record)
@@ -219,6 +228,7 @@ class FineTuner:
         check_batches(arguments, settings.batch_size)
         trainer = _Trainer(
             self._teaching,
+            self._teacher,
             record,
             model=self.model,
             args=arguments,
@@ -238,9 +248,11 @@ class FineTuner:
 class _Trainer(Trainer):
     """The Trainer, with the teacher's share in the loss of batches that carry its logits, keeping a record."""
 
-    def __init__(self, teaching: Distillation | None, record: Record, **arguments: Any) -> None:
+    def __init__(
+        self, teaching: Distillation | None, teacher: Teacher | None, record: Record, **arguments: Any
+    ) -> None:
         super().__init__(**arguments)
-        self._teaching, self._record = teaching, record
+        self._teaching, self._teacher, self._record = teaching, teacher, record
         # Ours is the mean over a micro-batch, so several passes a step must be averaged.
         self.model_accepts_loss_kwargs = False
 
@@ -276,11 +288,13 @@ class _Trainer(Trainer):
     def compute_loss(
         self, model: torch.nn.Module, inputs: dict[str, Any], return_outputs: bool = False, **ignored: Any
     ) -> Any:
-        """The loss against the labels, and against the teacher where there is one."""
-        teacher = inputs.pop(distillation.TEACHER_LOGITS, None)
-        outputs = model(**inputs)
+        """The loss against the labels, and in training against the teacher where there is one."""
+        logits = inputs.pop(distillation.TEACHER_LOGITS, None)
+        beside = self._teacher if model.training else None
+        outputs = model(**inputs, output_hidden_states=beside is not None)
         loss = outputs.loss
-        if teacher is not None:
-            settings = self._teaching
-            loss = distillation.loss(loss, outputs.logits, teacher, settings.temperature, settings.distill_weight)
+        if beside:
+            loss = distillation.loss_beside(beside, self._teaching, inputs, outputs)
+        elif logits is not None:
+            loss = distillation.loss(loss, outputs.logits, logits, self._teaching)
         return (loss, outputs) if return_outputs else loss

@@ -11,9 +11,9 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel
 
 from ...errors import UserError
-from .family import Family, PrunedHeads, Sizes
+from .family import Family, Pruned, Sizes
 
-__all__ = ["Family", "PrunedHeads", "Sizes", "family_named", "family_of", "pruned_class", "register", "sizes_of"]
+__all__ = ["Family", "Pruned", "Sizes", "family_named", "family_of", "register", "sizes_of", "with_sizes"]
 
 _families: dict[str, Family] = {}
 _pruned: dict[str, type[PreTrainedModel]] = {}
@@ -66,6 +66,24 @@ def sizes_of(model: nn.Module) -> Sizes:
     return family_of(model).sizes(model.config)
 
 
-def pruned_class(family: Family) -> type[PreTrainedModel]:
-    """The family's classifier class for pruned heads."""
-    return _pruned[family.model_type]
+def with_sizes(model: PreTrainedModel, sizes: Sizes) -> PreTrainedModel:
+    """A classifier like another but for its dimensions, its weights yet to be filled in.
+
+    It is of the stock class where a stock configuration can say the dimensions, and of the family's pruned class where
+    it cannot, or where the other is.
+    """
+    family = family_of(model)
+    dims = {name: getattr(sizes, name) for name in family.config_names}
+    config, cls = model.config, type(model)
+    if not isinstance(model, Pruned) and not sizes.stock:
+        cls = _pruned[family.model_type]
+        values = config.to_dict()
+        for derived in ("model_type", "architectures", "auto_map", "transformers_version"):
+            values.pop(derived, None)
+        config = cls.config_class(**values)
+    if issubclass(cls, Pruned):
+        dims["head_size"] = sizes.head_size
+        for name in ("heads", "intermediate"):
+            by_layer = list(getattr(sizes, f"{name}_by_layer"))
+            dims[f"{name}_by_layer"] = by_layer if len(set(by_layer)) > 1 else None
+    return cls(family.resized(config, **dims)).to(model.device).train(model.training)

@@ -2,7 +2,7 @@
 
 from transformers import BertConfig, BertForSequenceClassification
 
-from .family import Family, PrunedHeads
+from .family import Family, Pruned
 
 FAMILY = Family(
     model_type="bert",
@@ -14,14 +14,16 @@ FAMILY = Family(
 
 
 class PrunedBertConfig(BertConfig):
-    """BERT with ``num_attention_heads`` heads of ``head_size`` units each."""
+    """BERT with ``num_attention_heads`` heads of ``head_size`` units each, or layers with their own sizes."""
 
     model_type = FAMILY.pruned_model_type
     head_size: int | None = None
+    heads_by_layer: list[int] | None = None
+    intermediate_by_layer: list[int] | None = None
 
 
-class PrunedBertForSequenceClassification(PrunedHeads, BertForSequenceClassification):
-    """BERT classifier whose pruned heads are really gone."""
+class PrunedBertForSequenceClassification(Pruned, BertForSequenceClassification):
+    """BERT classifier whose pruned heads and units are really gone."""
 
     config_class = PrunedBertConfig
     family = FAMILY

@@ -2,7 +2,7 @@
 
 from transformers import DistilBertConfig, DistilBertForSequenceClassification
 
-from .family import Family, PrunedHeads
+from .family import Family, Pruned
 
 FAMILY = Family(
     model_type="distilbert",
@@ -29,14 +29,16 @@ FAMILY = Family(
 
 
 class PrunedDistilBertConfig(DistilBertConfig):
-    """DistilBERT with ``n_heads`` heads of ``head_size`` units each."""
+    """DistilBERT with ``n_heads`` heads of ``head_size`` units each, or layers with their own sizes."""
 
     model_type = FAMILY.pruned_model_type
     head_size: int | None = None
+    heads_by_layer: list[int] | None = None
+    intermediate_by_layer: list[int] | None = None
 
 
-class PrunedDistilBertForSequenceClassification(PrunedHeads, DistilBertForSequenceClassification):
-    """DistilBERT classifier whose pruned heads are really gone."""
+class PrunedDistilBertForSequenceClassification(Pruned, DistilBertForSequenceClassification):
+    """DistilBERT classifier whose pruned heads and units are really gone."""
 
     config_class = PrunedDistilBertConfig
     family = FAMILY

@@ -2,7 +2,7 @@
 
 from transformers import RobertaConfig, RobertaForSequenceClassification
 
-from .family import Family, PrunedHeads
+from .family import Family, Pruned
 
 FAMILY = Family(
     model_type="roberta",
@@ -14,14 +14,16 @@ FAMILY = Family(
 
 
 class PrunedRobertaConfig(RobertaConfig):
-    """RoBERTa with ``num_attention_heads`` heads of ``head_size`` units each."""
+    """RoBERTa with ``num_attention_heads`` heads of ``head_size`` units each, or layers with their own sizes."""
 
     model_type = FAMILY.pruned_model_type
     head_size: int | None = None
+    heads_by_layer: list[int] | None = None
+    intermediate_by_layer: list[int] | None = None
 
 
-class PrunedRobertaForSequenceClassification(PrunedHeads, RobertaForSequenceClassification):
-    """RoBERTa classifier whose pruned heads are really gone."""
+class PrunedRobertaForSequenceClassification(Pruned, RobertaForSequenceClassification):
+    """RoBERTa classifier whose pruned heads and units are really gone."""
 
     config_class = PrunedRobertaConfig
     family = FAMILY

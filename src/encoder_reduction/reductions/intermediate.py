@@ -1,0 +1,37 @@
+"""Cutting the feed-forward networks: units are removed, in each layer its own."""
+
+from collections.abc import Iterable
+
+import torch
+from transformers import PreTrainedModel
+
+from ..models.architectures import family_of, sizes_of, with_sizes
+from .importance import Batch, best, intermediate_scores
+
+
+def select_units(
+    model: PreTrainedModel, size: int, criterion: str, batches: list[Batch] | None, seed: int, spread: str = "uniform"
+) -> list[torch.Tensor]:
+    """Indices, ascending, of the units of each layer that stay (``spread``: see :func:`.importance.best`)."""
+    return best(intermediate_scores(model, criterion, batches, seed), size, spread)
+
+
+def prune_units(model: PreTrainedModel, kept: Iterable[torch.Tensor]) -> PreTrainedModel:
+    """Remove every feed-forward unit that is not named: what the full model computes when they are zeroed.
+
+    Args:
+        model: a classifier of any registered family, pruned before or not.
+        kept: ``(units kept,)`` unit indices of each layer.
+    """
+    family = family_of(model)
+    state, counts = model.state_dict(), []
+    for index, units in enumerate(kept):
+        prefix = f"{family.backbone}.{family.layers}.{index}."
+        for name in (f"{family.intermediate}.weight", f"{family.intermediate}.bias"):
+            state[prefix + name] = state[prefix + name][units]
+        name = f"{prefix}{family.output}.weight"
+        state[name] = state[name][:, units]
+        counts.append(len(units))
+    reduced = with_sizes(model, sizes_of(model).resized(intermediate_by_layer=counts))
+    reduced.load_state_dict(state)
+    return reduced
