@@ -1,8 +1,9 @@
-"""What the initial weights of a reduced model are worth: every way of cutting, three seeds, one table.
+"""What every way of cutting is worth, before and after training: three seeds, one table.
 
 Runs on the packaged model with 3,000 training snippets and 2 epochs; accuracy is of the whole test
-split. Results are appended to a file as they come, so an interrupted benchmark continues. About
-an hour on 2 cores:
+split. Rows that start from the baseline cut the one that was fine-tuned with the same seed, which the benchmark keeps
+in a folder beside the results. Results are appended to a file as they come, so an interrupted benchmark continues.
+About three hours on 2 cores:
 
     python benchmarks/reductions.py
 """
@@ -11,8 +12,9 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "src"))
@@ -21,34 +23,90 @@ import click  # noqa: E402
 import pandas as pd  # noqa: E402
 import torch  # noqa: E402
 from transformers import PreTrainedModel  # noqa: E402
+from transformers import PreTrainedTokenizerBase as Tokenizer  # noqa: E402
 
-from encoder_reduction.data import corpora  # noqa: E402
+import kwon  # noqa: E402
+from encoder_reduction.data import calibration, corpora  # noqa: E402
 from encoder_reduction.data.tokenisation import tokenise  # noqa: E402
 from encoder_reduction.models import checkpoints  # noqa: E402
 from encoder_reduction.plan import presets  # noqa: E402
+from encoder_reduction.plan.sections import RunPlan  # noqa: E402
+from encoder_reduction.profiling.inference import flops_of  # noqa: E402
+from encoder_reduction.reductions import Cut  # noqa: E402
 from encoder_reduction.runs.run import reduce  # noqa: E402
+from encoder_reduction.runs.teaching import teach  # noqa: E402
 from encoder_reduction.training.fine_tuning import FineTuner  # noqa: E402
 from encoder_reduction.training.pieces import Pieces  # noqa: E402
 
 EXAMPLES, EPOCHS, LEARNING_RATE = 3000, 2, 1e-4
-# Row -> dimension and overrides of the packaged preset's reduction.
-VARIANTS: dict[str, tuple[str | None, dict[str, str]]] = {
-    "full model": (None, {}),
-    "heads 6, regrouped": ("heads", {"strategy": "regroup"}),
-    "heads 6, pruned by gradient": ("heads", {"correct": "none"}),
-    "heads 6, pruned by gradient, corrected": ("heads", {"correct": "least_squares"}),
-    "heads 6, pruned at random": ("heads", {"criterion": "random", "correct": "none"}),
-    "heads 6, pruned at random, corrected": ("heads", {"criterion": "random", "correct": "least_squares"}),
-    "heads 6, random weights": ("heads", {"init": "random"}),
-    "hidden 192, by activation": ("hidden", {"correct": "none"}),
-    "hidden 192, by activation, corrected": ("hidden", {"correct": "least_squares"}),
-    "hidden 192, Torch-Pruning 1.6.1 by magnitude": ("hidden", {}),
-    "hidden 192, random weights": ("hidden", {"init": "random"}),
-    "layers 3, alternate": ("layers", {"strategy": "alternate"}),
-    "layers 3, alternate, corrected": ("layers", {"strategy": "alternate", "correct": "least_squares"}),
-    "layers 3, influence": ("layers", {"strategy": "influence"}),
-    "layers 3, random weights": ("layers", {"init": "random"}),
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One row.
+
+    Attributes:
+        dim: what is cut, as after ``-P dim=``; ``None`` for the full model.
+        cut: overrides of the packaged preset's reductions, by dimension; ``every`` for all of them.
+        start: ``pretrained`` or ``baseline``.
+        distill: ``none``, ``logits`` or ``hidden``.
+        epochs: of training after the cut; 0 for none.
+    """
+
+    dim: str | None = None
+    cut: dict[str, dict[str, Any]] = field(default_factory=dict)
+    start: str = "pretrained"
+    distill: str = "none"
+    epochs: int = EPOCHS
+
+
+def _every(**values: Any) -> dict[str, dict[str, Any]]:
+    return {"every": values}
+
+
+def _both(heads: int, units: int) -> dict[str, dict[str, Any]]:
+    return {"heads": {"size": heads, "spread": "global"}, "intermediate": {"size": units, "spread": "global"}}
+
+
+# A half and a third of the encoder's multiply-accumulates at 32 tokens.
+HALF, THIRD = _both(6, 768), _both(5, 448)
+CUTS: dict[str, tuple[str, dict[str, dict[str, Any]]]] = {
+    "heads 6": ("heads", {}),
+    "half of the FLOPs": ("heads+intermediate", HALF),
+    "a third of the FLOPs": ("heads+intermediate", THIRD),
+    "layers 3": ("layers", {}),
+    "hidden 192": ("hidden", {}),
 }
+VARIANTS: dict[str, Variant] = {
+    "full model": Variant(),
+    "heads 6, regrouped": Variant("heads", _every(strategy="regroup")),
+    "heads 6, pruned by gradient": Variant("heads", _every(correct="none")),
+    "heads 6, pruned by gradient, corrected": Variant("heads"),
+    "heads 6, pruned at random": Variant("heads", _every(criterion="random", correct="none")),
+    "heads 6, pruned at random, corrected": Variant("heads", _every(criterion="random")),
+    "heads 6, random weights": Variant("heads", _every(init="random")),
+    "hidden 192, by activation": Variant("hidden", _every(correct="none")),
+    "hidden 192, by activation, corrected": Variant("hidden"),
+    "hidden 192, Torch-Pruning 1.6.1 by magnitude": Variant("hidden"),
+    "hidden 192, random weights": Variant("hidden", _every(init="random")),
+    "layers 3, alternate": Variant("layers"),
+    "layers 3, alternate, corrected": Variant("layers", _every(correct="least_squares")),
+    "layers 3, influence": Variant("layers", _every(strategy="influence")),
+    "layers 3, random weights": Variant("layers", _every(init="random")),
+    **{f"{name}, from the baseline, not trained": Variant(*cut, start="baseline", epochs=0)
+       for name, cut in CUTS.items()},
+    "layers 3, from the baseline, corrected, not trained":
+        Variant("layers", _every(correct="least_squares"), "baseline", epochs=0),
+    "half of the FLOPs, Kwon et al. 2022, not trained": Variant("heads+intermediate", HALF, "baseline", epochs=0),
+    "a third of the FLOPs, Kwon et al. 2022, not trained": Variant("heads+intermediate", THIRD, "baseline", epochs=0),
+    **{f"{name}, from the baseline, taught by hidden states": Variant(*cut, "baseline", "hidden")
+       for name, cut in CUTS.items()},
+    **{f"{name}, from the baseline, taught by logits": Variant(*cut, "baseline", "logits")
+       for name, cut in CUTS.items()},
+    **{f"{name}, from the baseline, labels only": Variant(*cut, "baseline") for name, cut in CUTS.items()},
+    # What a reviewer asks for: the pretrained network cut, with the baseline's epochs on top.
+    **{f"{name}, from pretrained, 4 epochs": Variant(*cut, epochs=2 * EPOCHS) for name, cut in CUTS.items()},
+}  # fmt: skip
 
 
 def torch_pruning(model: PreTrainedModel) -> PreTrainedModel:
@@ -80,38 +138,78 @@ def torch_pruning(model: PreTrainedModel) -> PreTrainedModel:
     return model
 
 
-def measure(row: str, seed: int) -> dict[str, object]:
-    """Fine-tune one variant and score it."""
-    dim, overrides = VARIANTS[row]
+def plan_of(variant: Variant, seed: int) -> RunPlan:
+    """The run that a row stands for."""
+    values = {"seed": seed, "epochs": EPOCHS, "max_train_examples": EXAMPLES, "learning_rate": LEARNING_RATE}
+    values |= {"max_validation_examples": 10**6, "max_test_examples": 10**6}
     preset, _ = presets.load("packaged")
-    overrides = {**overrides, "seed": seed, "epochs": EPOCHS, "max_train_examples": EXAMPLES}
-    overrides["learning_rate"] = LEARNING_RATE
-    overrides["max_test_examples"] = 10**6
-    plan = preset.plan("reduce" if dim else "baseline", "bert", dim, overrides)
+    if variant.dim is None:
+        return preset.plan("baseline", "bert", overrides=values)
+    values |= {"start": variant.start, "distill": variant.distill}
+    values |= {"calibration_examples": 200} if variant.start == "baseline" else {}
+    plan = preset.plan(
+        "reduce", "bert", variant.dim, values | {"epochs": variant.epochs} | variant.cut.get("every", {})
+    )
+    cuts = {dim: cut.model_copy(update=variant.cut.get(dim, {})) for dim, cut in plan.reductions.items()}
+    return plan.model_copy(update={"reductions": cuts})
+
+
+def baseline(seed: int, folder: Path) -> Path:
+    """The folder of the fine-tuned full model of a seed, which is made where it is not there."""
+    kept = folder / f"baseline-{seed}"
+    if not kept.exists():
+        model, tokenizer, _ = _trained("full model", seed, folder)
+        for part in (model, tokenizer):
+            part.save_pretrained(kept)
+    return kept
+
+
+def _trained(row: str, seed: int, folder: Path) -> tuple[PreTrainedModel, Tokenizer, dict[str, object]]:
+    variant = VARIANTS[row]
+    plan = plan_of(variant, seed)
     data = corpora.draw_splits(plan)
-    model, tokenizer = checkpoints.load(plan.checkpoint, seed)
+    if variant.start == "baseline":
+        model, tokenizer = checkpoints.load_folder(baseline(seed, folder))
+    else:
+        model, tokenizer = checkpoints.load(plan.checkpoint, seed)
     tokenised = {split: tokenise(data[split], tokenizer, plan.fine_tuning.max_length) for split in corpora.SPLITS}
     started = time.perf_counter()
-    make: Callable[[], PreTrainedModel] = lambda: reduce(plan, model, tokenizer, tokenised["train"])  # noqa: E731
-    reduced = torch_pruning(model) if "Torch-Pruning" in row else make()
-    reduction_seconds = time.perf_counter() - started
-    tuner = FineTuner(reduced, tokenizer, plan.fine_tuning, seed, on_log=lambda values, step: None, progress=False)
-    with tempfile.TemporaryDirectory() as folder:
-        training = tuner.train(tokenised["train"], tokenised["validation"], Pieces(Path(folder)))
-    return {
+    if "Torch-Pruning" in row:
+        cut = Cut(torch_pruning(model), [])
+    elif "Kwon" in row:
+        texts = calibration.batches(tokenised["train"], tokenizer, 512, seed, model.device)
+        cut = Cut(kwon.prune(model, texts, plan.reductions["heads"].size, plan.reductions["intermediate"].size), [])
+    else:
+        cut = reduce(plan, model, tokenizer, tokenised["train"])
+    seconds, train, teacher = time.perf_counter() - started, tokenised["train"], None
+    if plan.distillation:
+        train, teacher = teach(plan, None, model, cut, tokenizer, train, data["train"])
+    tuner = FineTuner(
+        cut.model, tokenizer, plan.fine_tuning, seed, lambda values, step: None, False, plan.distillation, teacher
+    )
+    with tempfile.TemporaryDirectory() as pieces:
+        training = tuner.train(train, tokenised["validation"], Pieces(Path(pieces)))
+    return cut.model, tokenizer, {
         "row": row,
         "seed": seed,
-        "parameters": sum(parameter.numel() for parameter in reduced.parameters()),
-        "reduction_seconds": reduction_seconds,
+        "parameters": sum(parameter.numel() for parameter in cut.model.parameters()),
+        "flops": flops_of(cut.model).forward(32),
+        "reduction_seconds": seconds,
         "validation_accuracy": training.validation_accuracy,
         "accuracy": tuner.evaluate(tokenised["test"], data["test"]["id"]).accuracy,
-    }
+    }  # fmt: skip
+
+
+def measure(row: str, seed: int, folder: Path) -> dict[str, object]:
+    """Fine-tune one variant and score it."""
+    return _trained(row, seed, folder)[2]
 
 
 def table(results: pd.DataFrame) -> pd.DataFrame:
     """Mean and standard deviation over the seeds, in the order of the variants."""
     grouped = results.groupby("row").agg(
         parameters=("parameters", "first"),
+        flops=("flops", "first"),
         seeds=("seed", "nunique"),
         validation=("validation_accuracy", "mean"),
         test=("accuracy", "mean"),
@@ -123,6 +221,7 @@ def table(results: pd.DataFrame) -> pd.DataFrame:
         {
             "Variant": grouped["row"],
             "Parameters (M)": (grouped["parameters"] / 1e6).map("{:.1f}".format),
+            "FLOPs, 32 tokens (G)": (grouped["flops"] / 1e9).map("{:.2f}".format),
             "Seeds": grouped["seeds"].map(str),
             "Validation accuracy": grouped["validation"].map("{:.3f}".format),
             "Test accuracy": grouped["test"].map("{:.3f}".format),
@@ -143,7 +242,7 @@ def main(seeds: str, only: str, results: Path) -> None:
     for seed in map(int, seeds.split(",")):
         for row in VARIANTS:
             if only in row and (row, seed) not in finished:
-                done.append(measure(row, seed))
+                done.append(measure(row, seed, results.parent))
                 with results.open("a", encoding="utf-8") as file:
                     file.write(json.dumps(done[-1]) + "\n")
                 click.echo(f"{row}, seed {seed}: {done[-1]['accuracy']:.3f}", err=True)

@@ -42,7 +42,7 @@ def identities(runs: int) -> list[dict[str, str]]:
                 "stage": "baseline" if dim == "none" else "reduce", "model": model, "checkpoint": f"minilm-{model}",
                 "corpus": "movie-snippets", "dim": dim, "config": f"{dim}-{configuration}", "preset": "packaged",
                 "seed": str(seed), "device": "some CPU", "libraries": "torch", "memory_kind": "resident",
-                "machine": "quiet", "distilled": "false", "plan_fingerprint": f"{configuration}",
+                "machine": "quiet", "distill": "none", "start": "pretrained", "plan_fingerprint": f"{configuration}",
                 **{f"tag_{i}": "x" * 16 for i in range(15)},
             }
         )  # fmt: skip
