@@ -31,7 +31,7 @@ class Masked:
 
     def __init__(self, model: PreTrainedModel) -> None:
         family, sizes = family_of(model), sizes_of(model)
-        self.model, self.head_size = model.eval(), sizes.head_size
+        self.model = model.eval()
         self.modules: list[nn.Linear] = []
         for layer in family.layer_list(model):
             self.modules += [layer.get_submodule(family.attention_output), layer.get_submodule(family.output)]
@@ -131,20 +131,22 @@ def _rearranged(gradients: list[torch.Tensor], masks: list[torch.Tensor]) -> lis
 @torch.no_grad()
 def _tune(masked: Masked, whole: Masked, batches: list[Batch]) -> None:
     """Scale what is kept so that each sublayer hands on what the whole network's does; in place, first to last."""
-    sums = {network: _sums(network) for network in (masked, whole)}
+    own_sums, whole_sums, aims = _sums(masked), _sums(whole), []
+    for batch in batches:
+        whole.model(**inputs_of(batch))
+        aims.append({place: each[batch["attention_mask"].bool()] for place, each in whole_sums.items()})
     for index, module in enumerate(masked.modules):
         parts = masked.masks[index].nonzero().flatten()
         rows, wanted = [], []
-        for batch in batches:
+        for batch, aim in zip(batches, aims, strict=True):
             tokens = batch["attention_mask"].bool()
             masked.model(**inputs_of(batch))
-            whole.model(**inputs_of(batch))
             inputs = masked.seen[index][tokens].unflatten(-1, (-1, masked.widths[index]))[:, parts]
-            own = sums[masked][index][tokens]
+            own = own_sums[index][tokens]
             given = inputs * masked.masks[index][parts][:, None]
             rows.append(inputs)
             residual = own - given.flatten(1) @ _columns(module, parts, masked.widths[index])
-            wanted.append(sums[whole][index][tokens] - residual)
+            wanted.append(aim[index] - residual)
         scales = _least_squares(torch.cat(rows), _columns(module, parts, masked.widths[index]), torch.cat(wanted))
         if scales.abs().max() > _ACCEPTED:
             return

@@ -64,7 +64,7 @@ def latest_runs(runs: pd.DataFrame, study: Study, seeds: Collection[int] = (), d
 
 def _departures(runs: pd.DataFrame, study: Study) -> pd.Series:
     """How each run departs from the plan; a transfer also does if its source did."""
-    found = matching.departures(runs, [*study.first(), *study.recoveries(), *study.transfers()])
+    found = matching.departures(runs, study.trainings())
     if "source_run" not in runs:
         return found
     sources = runs["source_run"].where(runs["stage"].eq("transfer") & runs["source_run"].notna())

@@ -1,7 +1,7 @@
 """Labels as 0 (negative) and 1 (positive) by what they mean; numbers by the names of their classes, where there are."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from datasets import ClassLabel, DatasetInfo, Features
@@ -44,6 +44,12 @@ def as_numbers(labels: Sequence[object], names: Sequence[str] | None, where: str
     if kinds == {"words"}:
         raise UserError(f"{where} has the labels {_shown(labels)}; allowed are 0 and 1, or: {', '.join(WORDS)}.")
     raise UserError(f"{where} has the labels {_shown(labels)}; two classes are needed: 0 and 1, or their names.")
+
+
+def sides(names: Sequence[str], known: Mapping[str, int] = WORDS) -> list[int] | None:
+    """0 or 1 for each of two classes, by what they are called; nothing where they are not one of each side."""
+    found = [known.get(name.strip().lower()) for name in names]
+    return found if sorted(found, key=str) == [0, 1] else None
 
 
 def is_label(text: str) -> bool:
@@ -106,10 +112,9 @@ def _meanings(names: Sequence[str] | None, where: str) -> dict[str, int]:
     """0 or 1 by what a label may be."""
     if names is None:
         return WORDS
-    spelled = [name.strip().lower() for name in names]
-    known = _ORDERED if set(spelled) == set(_ORDERED) else WORDS
-    classes = [known.get(name) for name in spelled]
-    if sorted(classes, key=str) != [0, 1]:
+    ordered = {name.strip() for name in names} == set(_ORDERED)
+    classes = sides(names, _ORDERED if ordered else WORDS)
+    if classes is None:
         raise UserError(
             f"{where} calls its classes {some(names)}; two are needed, one of each side: {', '.join(WORDS)}; or 1"
             " and 2."

@@ -54,9 +54,8 @@ def of_study(study: Study, experiment_id: str) -> list[Progress]:
     jobs = submitted_jobs()
     # Nobody is asked where nothing was submitted: Slurm may be installed and not in use.
     waiting = queue.queue() if jobs or "slurm_job_id" in known else {}
-    plans = [*study.first(), *study.recoveries(), *study.transfers()]
     return [
-        *(_of_run(plan, known, jobs, waiting, experiment_id) for plan in plans),
+        *(_of_run(plan, known, jobs, waiting, experiment_id) for plan in study.trainings()),
         *(_of_profile(study, plan, known, jobs, waiting, experiment_id) for plan in study.profiles()),
     ]
 

@@ -79,6 +79,7 @@ def load(
     with _warnings_as_lines(what):
         config = _configuration(folder, what)
         _check_family(config.model_type, family, checkpoint)
+        _state_ours(config)
         state = weights.encoder(folder, config, what)
         torch.manual_seed(seed)
         model = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32).eval()
@@ -109,10 +110,8 @@ def load_trained(checkpoint: Checkpoint, family: str | None = None) -> tuple[Pre
         raise UserError(f"{what} {_HEADLESS}")
     folder = hub.snapshot("model", checkpoint.source, checkpoint.revision).folder
     with _warnings_as_lines(what):
-        with weights.readable(folder, what):
-            config = AutoConfig.from_pretrained(folder)
+        config = _configuration(folder, what)
         _check_family(config.model_type, family, checkpoint)
-        _refuse_quantised(config, what)
         model = weights.whole(folder, what, headless=_HEADLESS)
         order = _classes(config, what)
         tokenizer = tokenizers.load(folder, model, what)
@@ -121,8 +120,7 @@ def load_trained(checkpoint: Checkpoint, family: str | None = None) -> tuple[Pre
     with torch.no_grad():
         head.weight.copy_(head.weight[order].clone())
         head.bias.copy_(head.bias[order].clone())
-    for name, value in (_LABEL_CONFIG | _OURS).items():
-        setattr(model.config, name, value)
+    _state_ours(model.config)
     print(f"{what}: its encoder and its head are loaded.", file=sys.stderr)
     return model.eval(), tokenizer
 
@@ -141,26 +139,26 @@ def load_folder(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]
 
 
 def _configuration(folder: Path, what: str) -> PretrainedConfig:
-    """That of a classifier of our two classes, whatever the checkpoint was trained for."""
+    """As the checkpoint has it, of a family and in a form that can be reduced."""
     with weights.readable(folder, what):
         config = AutoConfig.from_pretrained(folder)
     family_named(config.model_type)
-    _refuse_quantised(config, what)
-    for name, value in (_LABEL_CONFIG | _OURS).items():
-        setattr(config, name, value)
+    if getattr(config, "quantization_config", None):
+        raise UserError(f"{what} is quantised; give the checkpoint that it was made of.")
     return config
 
 
-def _refuse_quantised(config: PretrainedConfig, what: str) -> None:
-    if getattr(config, "quantization_config", None):
-        raise UserError(f"{what} is quantised; give the checkpoint that it was made of.")
+def _state_ours(config: PretrainedConfig) -> None:
+    """Make it that of a classifier of our two classes, whatever the checkpoint was trained for."""
+    for name, value in (_LABEL_CONFIG | _OURS).items():
+        setattr(config, name, value)
 
 
 def _classes(config: PretrainedConfig, what: str) -> list[int]:
     """Which row of a head is our class 0, and which our class 1, by the names that the configuration gives them."""
     names = [str(config.id2label[index]) for index in sorted(config.id2label)]
-    meanings = [labels.WORDS.get(name.strip().lower()) for name in names]
-    if sorted(meanings, key=str) != [0, 1]:
+    meanings = labels.sides(names)
+    if meanings is None:
         raise UserError(
             f"{what} calls its classes {', '.join(names)}; start=checkpoint needs two, one of each side:"
             f" {', '.join(labels.WORDS)}. If it has two, write their names into id2label of its config.json."

@@ -20,6 +20,10 @@ class Study:
     overrides: dict[str, object] = field(default_factory=dict)
     seeds: tuple[int, ...] = ()
 
+    def trainings(self) -> list[RunPlan]:
+        """Every run that trains, in the order in which they build on each other."""
+        return [*self.first(), *self.recoveries(), *self.transfers()]
+
     def first(self) -> list[RunPlan]:
         """Baselines and reductions."""
         return [

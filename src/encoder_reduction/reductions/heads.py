@@ -51,15 +51,21 @@ def prune_heads(model: PreTrainedModel, kept: Iterable[torch.Tensor]) -> PreTrai
     for index, heads in enumerate(kept):
         units = head_units(heads.tolist(), sizes.head_size)
         prefix = f"{family.backbone}.{family.layers}.{index}."
-        for name in (family.query, family.key, family.value):
-            for kind in ("weight", "bias"):
-                state[f"{prefix}{name}.{kind}"] = state[f"{prefix}{name}.{kind}"][units]
-        name = f"{prefix}{family.attention_output}.weight"
-        state[name] = state[name][:, units]
+        keep_units(state, prefix, (family.query, family.key, family.value), family.attention_output, units)
         counts.append(len(heads))
     reduced = with_sizes(model, sizes.resized(heads_by_layer=counts))
     reduced.load_state_dict(state)
     return reduced
+
+
+def keep_units(
+    state: dict[str, torch.Tensor], prefix: str, written_by: Iterable[str], read_by: str, units: torch.Tensor
+) -> None:
+    """Leave some units only, in a state: rows of the linear maps that give them, columns of the one that reads them."""
+    for name in written_by:
+        for kind in ("weight", "bias"):
+            state[f"{prefix}{name}.{kind}"] = state[f"{prefix}{name}.{kind}"][units]
+    state[f"{prefix}{read_by}.weight"] = state[f"{prefix}{read_by}.weight"][:, units]
 
 
 def head_units(heads: list[int], head_size: int) -> torch.Tensor:

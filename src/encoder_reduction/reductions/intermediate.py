@@ -6,6 +6,7 @@ import torch
 from transformers import PreTrainedModel
 
 from ..models.architectures import family_of, sizes_of, with_sizes
+from .heads import keep_units
 from .importance import Batch, best, intermediate_scores
 
 
@@ -27,10 +28,7 @@ def prune_units(model: PreTrainedModel, kept: Iterable[torch.Tensor]) -> PreTrai
     state, counts = model.state_dict(), []
     for index, units in enumerate(kept):
         prefix = f"{family.backbone}.{family.layers}.{index}."
-        for name in (f"{family.intermediate}.weight", f"{family.intermediate}.bias"):
-            state[prefix + name] = state[prefix + name][units]
-        name = f"{prefix}{family.output}.weight"
-        state[name] = state[name][:, units]
+        keep_units(state, prefix, (family.intermediate,), family.output, units)
         counts.append(len(units))
     reduced = with_sizes(model, sizes_of(model).resized(intermediate_by_layer=counts))
     reduced.load_state_dict(state)
