@@ -12,7 +12,7 @@ from encoder_reduction.reductions.heads import prune_heads
 
 @pytest.fixture(scope="module")
 def plan():
-    overrides = {"test_texts": 20, "time_budget": 0.5, "fixed_lengths": "16", "batch_size": 8}
+    overrides = {"test_texts": 20, "time_budget": 0.5, "fixed_lengths": "16", "batch_size": 8, "max_length": 28}
     return presets.load("packaged")[0].plan("baseline", "roberta", overrides=overrides)
 
 
