@@ -31,7 +31,7 @@ from transformers import (  # noqa: E402
 )
 
 from encoder_reduction.plan import presets  # noqa: E402
-from encoder_reduction.plan.precision import compute_dtype  # noqa: E402
+from encoder_reduction.plan.precision import calibration_arithmetic, compute_dtype  # noqa: E402
 from encoder_reduction.profiling.compute import matrix_product_rate  # noqa: E402
 from encoder_reduction.profiling.inference import Profiler, flops_of, for_inference  # noqa: E402
 from encoder_reduction.profiling.latency import measure  # noqa: E402
@@ -154,7 +154,7 @@ def calibrated(name: str, dim: str) -> dict[str, str]:
         batches.append({"input_ids": tokens, "attention_mask": torch.ones_like(tokens), "labels": labels})
     plan = presets.load("paper")[0].plan("reduce", "roberta", dim)
     started = time.perf_counter()
-    with peak_memory(device) as memory:
+    with peak_memory(device) as memory, calibration_arithmetic("auto"):
         reduced = reduce_model(model.to(device), plan.reductions, batches, seed=0)
     return {
         "Model": name,

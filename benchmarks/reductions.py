@@ -39,6 +39,8 @@ from encoder_reduction.training.fine_tuning import FineTuner  # noqa: E402
 from encoder_reduction.training.pieces import Pieces  # noqa: E402
 
 EXAMPLES, EPOCHS, LEARNING_RATE = 3000, 2, 1e-4
+# Texts that the cuts of a trained network look at, those of Kwon et al. among them.
+CALIBRATION = 512
 
 
 @dataclass(frozen=True)
@@ -85,8 +87,9 @@ VARIANTS: dict[str, Variant] = {
     "heads 6, pruned at random": Variant("heads", _every(criterion="random", correct="none")),
     "heads 6, pruned at random, corrected": Variant("heads", _every(criterion="random")),
     "heads 6, random weights": Variant("heads", _every(init="random")),
-    "hidden 192, by activation": Variant("hidden", _every(correct="none")),
-    "hidden 192, by activation, corrected": Variant("hidden"),
+    "hidden 192, channels by activation": Variant("hidden", _every(strategy="slice", correct="none")),
+    "hidden 192, channels by activation, corrected": Variant("hidden", _every(strategy="slice")),
+    "hidden 192, principal components, corrected": Variant("hidden"),
     "hidden 192, Torch-Pruning 1.6.1 by magnitude": Variant("hidden"),
     "hidden 192, random weights": Variant("hidden", _every(init="random")),
     "layers 3, alternate": Variant("layers"),
@@ -97,6 +100,12 @@ VARIANTS: dict[str, Variant] = {
        for name, cut in CUTS.items()},
     "layers 3, from the baseline, corrected, not trained":
         Variant("layers", _every(correct="least_squares"), "baseline", epochs=0),
+    "hidden 192, channels, from the baseline, not trained":
+        Variant("hidden", _every(strategy="slice"), "baseline", epochs=0),
+    "hidden 192, channels, from the baseline, taught by hidden states":
+        Variant("hidden", _every(strategy="slice"), "baseline", "hidden"),
+    "layers 3, from the baseline, corrected, taught by hidden states":
+        Variant("layers", _every(correct="least_squares"), "baseline", "hidden"),
     "half of the FLOPs, Kwon et al. 2022, not trained": Variant("heads+intermediate", HALF, "baseline", epochs=0),
     "a third of the FLOPs, Kwon et al. 2022, not trained": Variant("heads+intermediate", THIRD, "baseline", epochs=0),
     **{f"{name}, from the baseline, taught by hidden states": Variant(*cut, "baseline", "hidden")
@@ -146,7 +155,7 @@ def plan_of(variant: Variant, seed: int) -> RunPlan:
     if variant.dim is None:
         return preset.plan("baseline", "bert", overrides=values)
     values |= {"start": variant.start, "distill": variant.distill}
-    values |= {"calibration_examples": 200} if variant.start == "baseline" else {}
+    values |= {"calibration_examples": CALIBRATION} if variant.start == "baseline" else {}
     plan = preset.plan(
         "reduce", "bert", variant.dim, values | {"epochs": variant.epochs} | variant.cut.get("every", {})
     )
@@ -177,7 +186,7 @@ def _trained(row: str, seed: int, folder: Path) -> tuple[PreTrainedModel, Tokeni
     if "Torch-Pruning" in row:
         cut = Cut(torch_pruning(model), [])
     elif "Kwon" in row:
-        texts = calibration.batches(tokenised["train"], tokenizer, 512, seed, model.device)
+        texts = calibration.batches(tokenised["train"], tokenizer, CALIBRATION, seed, model.device)
         cut = Cut(kwon.prune(model, texts, plan.reductions["heads"].size, plan.reductions["intermediate"].size), [])
     else:
         cut = reduce(plan, model, tokenizer, tokenised["train"])

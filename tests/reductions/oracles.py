@@ -3,6 +3,8 @@
 import torch
 from torch import nn
 
+from encoder_reduction.reductions.importance import best, part_scores
+
 # Where each family keeps its layers, and each layer its attention output projection.
 LAYERS = {
     "bert": lambda model: model.bert.encoder.layer,
@@ -166,3 +168,8 @@ def silence_units(model, family_description, query_key, value, intermediate):
         zero_rows(layer.get_submodule(d.value), value[index])
         up = layer.get_submodule(d.intermediate)
         zero_rows(up, intermediate[index])  # gelu(0) = 0
+
+
+def select(model, dim, size, criterion, batches, seed, spread="uniform"):
+    """Which heads or units of each layer a reduction along one dimension would keep."""
+    return best(part_scores(model, {dim: criterion}, batches, seed)[dim], size, spread)

@@ -4,13 +4,16 @@ import numpy as np
 import pytest
 import torch
 from oracles import inputs_of
+from sklearn.decomposition import PCA
 from sklearn.linear_model import Ridge
 
 from conftest import FAMILIES
+from encoder_reduction.plan.precision import calibration_arithmetic
 from encoder_reduction.plan.sections import Reduction
-from encoder_reduction.reductions import reduce_model
-from encoder_reduction.reductions.correction import Regression, correct_hidden, query_key_bases, value_output_bases
-from encoder_reduction.reductions.hidden import select_width, slice_width
+from encoder_reduction.reductions import cut, reduce_model
+from encoder_reduction.reductions.correction import correct_hidden
+from encoder_reduction.reductions.hidden import principal_basis, select_width, slice_width
+from encoder_reduction.reductions.regression import Regression, query_key_bases, value_output_bases
 
 
 def tokens(*shape, seed=0):
@@ -61,7 +64,7 @@ def test_value_output_bases_give_the_best_output_of_that_rank():
         np.testing.assert_allclose(value[:, head].double() @ basis[head] @ weights[head], best, atol=1e-3)
 
 
-def stream_error(model, wide, batches, channels=None):
+def stream_error(model, wide, batches, basis=None):
     """Share of the wide network's last hidden state that the reduced one misses (1 - R squared)."""
     wanted, got = [], []
     with torch.no_grad():
@@ -70,7 +73,7 @@ def stream_error(model, wide, batches, channels=None):
             wanted.append(wide.base_model(**inputs_of(batch)).last_hidden_state[mask])
             got.append(model.base_model(**inputs_of(batch)).last_hidden_state[mask])
     wanted, got = torch.cat(wanted), torch.cat(got)
-    wanted = wanted if channels is None else wanted[:, channels]
+    wanted = wanted if basis is None else wanted @ basis
     return ((got - wanted).square().sum() / (wanted - wanted.mean(0)).square().sum()).item()
 
 
@@ -84,20 +87,67 @@ def test_correction_brings_the_stream_back_on_unseen_text(packaged, batches, fam
     wide, seen, unseen = packaged[family][0], batches[family][::2], batches[family][1:2]
     errors = {}
     for correct in ("none", "least_squares"):
-        cut = Reduction(keep=0.5, strategy=strategy, criterion=criterion, correct=correct, calibration_examples=32)
-        reduced = reduce_model(wide, {dim: cut}, seen, seed=0)
+        how = Reduction(keep=0.5, strategy=strategy, criterion=criterion, correct=correct, calibration_examples=32)
+        reduced = reduce_model(wide, {dim: how}, seen, seed=0)
         errors[correct] = stream_error(reduced, wide, unseen)
     assert errors["least_squares"] < 0.95 * errors["none"]
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("dim", "strategy", "criterion"),
+    [("heads", "prune", "gradient"), ("intermediate", "prune", "gradient"), ("hidden", "project", "activation")],
+)
+def test_a_walk_in_bfloat16_refits_as_well(packaged, batches, dim, strategy, criterion):
+    wide, seen, unseen = packaged["bert"][0], batches["bert"][::2], batches["bert"][1:2]
+    how = {"strategy": strategy, "criterion": criterion, "correct": "least_squares", "calibration_examples": 32}
+    errors = {}
+    for precision in ("fp32", "bf16"):
+        with calibration_arithmetic(precision):
+            cut_down = cut(wide, {dim: Reduction(keep=0.5, **how)}, seen, seed=0)
+        errors[precision] = stream_error(cut_down.model, wide, unseen, cut_down.basis)
+    assert errors["bf16"] == pytest.approx(errors["fp32"], rel=0.05)
+    assert errors["bf16"] != errors["fp32"]
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
-def test_correction_of_the_width_brings_the_kept_channels_back(packaged, batches, family):
+@pytest.mark.parametrize(("strategy", "missed"), [("slice", 0.6), ("project", 0.75)])
+def test_correction_of_the_width_brings_what_is_kept_back(packaged, batches, family, strategy, missed):
     wide, seen, unseen = packaged[family][0], batches[family][::2], batches[family][1:2]
-    width = select_width(wide, 192, "activation", seen, seed=0)
+    width = select_width(wide, 192, "activation", seen, seed=0, strategy=strategy)
     sliced = slice_width(wide, width)
-    before = stream_error(sliced, wide, unseen, width.channels)
+    before = stream_error(sliced, wide, unseen, width.basis)
     corrected = correct_hidden(wide, sliced, width, seen)
-    after = stream_error(corrected, wide, unseen, width.channels)
+    after = stream_error(corrected, wide, unseen, width.basis)
     assert before > 0.8
-    assert after < 0.6
+    assert after < missed
+
+
+@pytest.mark.slow
+def test_the_principal_directions_carry_more_of_the_stream_than_channels(packaged, batches):
+    """The share of each channel of the next-to-last layer that is not told by what the narrow network has there."""
+    wide, seen, unseen = packaged["bert"][0], batches["bert"][::2], batches["bert"][1:2]
+    missed = {}
+    for strategy in ("slice", "project"):
+        width = select_width(wide, 192, "activation", seen, seed=0, strategy=strategy)
+        narrow = correct_hidden(wide, slice_width(wide, width), width, seen)
+        with torch.no_grad():
+            whole, kept = (
+                torch.cat([model(**inputs_of(batch), output_hidden_states=True).hidden_states[-2] for batch in unseen])
+                for model in (wide, narrow)
+            )
+        mask = torch.cat([batch["attention_mask"].bool() for batch in unseen])
+        whole, kept = whole[mask], kept[mask]
+        mean = whole.mean(0)
+        told = mean + (kept - mean @ width.basis) @ width.basis.T
+        missed[strategy] = ((told - whole).square().mean(0) / (whole - mean).square().mean(0)).mean().item()
+    assert missed["project"] < 0.9 * missed["slice"]
+
+
+def test_the_principal_basis_holds_as_much_variance_as_any_of_its_size():
+    points = tokens(300, 10) @ tokens(10, 10, seed=1)
+    basis = principal_basis(torch.from_numpy(np.cov(points.double().numpy(), rowvar=False)), 4)
+    torch.testing.assert_close(basis.T @ basis, torch.eye(4), atol=1e-6, rtol=0)
+    variance = (points @ basis).var(dim=0).sum().item()
+    assert variance == pytest.approx(PCA(4).fit(points.numpy()).explained_variance_.sum(), rel=1e-5)

@@ -11,6 +11,7 @@ from oracles import (
     logits_without_heads,
     logits_without_layers,
     logits_without_units,
+    select,
     silence_units,
 )
 
@@ -18,14 +19,14 @@ from conftest import FAMILIES
 from encoder_reduction.models.architectures import family_of, sizes_of
 from encoder_reduction.plan.sections import Reduction
 from encoder_reduction.reductions import reduce_model
-from encoder_reduction.reductions.heads import prune_heads, regroup_heads, select_heads
+from encoder_reduction.reductions.heads import prune_heads, regroup_heads
 from encoder_reduction.reductions.hidden import Width, select_width, slice_width
-from encoder_reduction.reductions.intermediate import prune_units, select_units
+from encoder_reduction.reductions.intermediate import prune_units
 from encoder_reduction.reductions.layers import drop_layers, select_layers
 
 EVERYTHING = {
     "heads": [("prune", "gradient"), ("prune", "magnitude"), ("regroup", "first")],
-    "hidden": [("slice", "activation"), ("slice", "magnitude"), ("slice", "random")],
+    "hidden": [("project", "activation"), ("slice", "activation"), ("slice", "magnitude"), ("slice", "random")],
     "layers": [(strategy, None) for strategy in ("alternate", "first", "last", "ends", "influence")],
     "intermediate": [("prune", "activation"), ("prune", "gradient"), ("prune", "magnitude")],
 }
@@ -57,7 +58,7 @@ def test_keeping_everything_is_the_identity(model, texts, dim, ways):
 
 @pytest.mark.parametrize("criterion", ["gradient", "magnitude", "random"])
 def test_pruned_heads_are_zeroed_heads(model, texts, family, criterion):
-    kept = select_heads(model, 5, criterion, texts, seed=3)
+    kept = select(model, "heads", 5, criterion, texts, seed=3)
     removed = [sorted(set(range(12)) - set(row.tolist())) for row in kept]
     expected = logits_without_heads(model, family, removed, texts, head_size=4)
     assert (expected - logits(model, texts)).abs().max() > 1e-3
@@ -67,7 +68,7 @@ def test_pruned_heads_are_zeroed_heads(model, texts, family, criterion):
 @pytest.mark.parametrize("spread", ["uniform", "global"])
 @pytest.mark.parametrize("criterion", ["activation", "fisher", "random"])
 def test_pruned_units_are_zeroed_units(model, texts, criterion, spread):
-    kept = select_units(model, 40, criterion, texts, seed=3, spread=spread)
+    kept = select(model, "intermediate", 40, criterion, texts, seed=3, spread=spread)
     assert sum(map(len, kept)) == 6 * 40
     removed = [sorted(set(range(96)) - set(units.tolist())) for units in kept]
     expected = logits_without_units(model, family_of(model), removed, texts)
@@ -90,7 +91,7 @@ def test_layers_of_their_own_sizes_are_cut_further(model, texts, family):
     assert sizes_of(shallow).heads_by_layer == (12, 5, 7)
     expected = logits_without_layers(uneven, family, {1, 4, 5}, texts)
     torch.testing.assert_close(logits(shallow, texts), expected, atol=1e-6, rtol=0)
-    fewer = prune_heads(shallow, select_heads(shallow, 6, "magnitude", texts, seed=0))
+    fewer = prune_heads(shallow, select(shallow, "heads", 6, "magnitude", texts, seed=0))
     assert sizes_of(fewer).heads_by_layer == (6, 5, 6)
     narrow = slice_width(fewer, select_width(fewer, 24, "activation", texts, seed=0))
     assert sizes_of(narrow).intermediate_by_layer == (96, 50, 7)
@@ -120,10 +121,11 @@ def test_slicing_dead_channels_and_units_changes_nothing(model, texts):
     description, sizes = family_of(model), sizes_of(model)
     chosen = select_width(model, sizes.hidden // 2, "random", texts, seed=5)
     width = Width(
-        channels=torch.arange(duplicate_channels(model, description)),
+        basis=torch.eye(sizes.hidden)[:, : duplicate_channels(model, description)],
         query_key=chosen.query_key,
         value=chosen.value,
         intermediate=chosen.intermediate,
+        pooled=torch.arange(sizes.hidden // 2),
     )
     silence_units(model, description, chosen.query_key, chosen.value, chosen.intermediate)
     expected = logits(model, texts)

@@ -1,5 +1,6 @@
 """Criteria against answers worked out another way."""
 
+import numpy as np
 import pytest
 import torch
 from networks import random_batch, small
@@ -24,7 +25,7 @@ def texts():
 def test_head_sensitivity_is_the_derivative_by_a_mask(model, texts):
     """By finite differences of each example's loss, with one head of one layer scaled by 1 + epsilon."""
     batch, head, layer, epsilon = texts[0], 7, 2, 1e-2
-    scores = importance.head_scores(model, "gradient", [batch], seed=0)
+    scores = importance.part_scores(model, {"heads": "gradient"}, [batch], seed=0)["heads"]
     module = ATTENTION_OUTPUT["bert"](LAYERS["bert"](model)[layer])
 
     def losses(factor):
@@ -57,7 +58,9 @@ def test_unit_sensitivity_is_the_derivative_by_a_mask(model, texts, criterion, p
             loss = cross_entropy(model(**inputs_of(one)).logits, one["labels"])
             handle.remove()
             expected += torch.autograd.grad(loss, mask)[0].abs() ** power
-    scores = importance.intermediate_scores(model, criterion, texts, seed=0)
+    # Asked for beside heads, whose sensitivity comes of the same pass.
+    criteria = {"heads": "gradient", "intermediate": criterion}
+    scores = importance.part_scores(model, criteria, texts, seed=0)["intermediate"]
     torch.testing.assert_close(scores[layer], expected, rtol=1e-3, atol=1e-9)
 
 
@@ -72,7 +75,7 @@ def test_the_activation_of_a_unit_is_what_it_writes(model, texts):
     handle.remove()
     written = [torch.outer(units, layer.output.dense.weight[:, 7]) for units in torch.cat(seen)[:, 7:8]]
     expected = torch.stack(written).square().sum(dim=(1, 2)).mean().sqrt()
-    scores = importance.intermediate_scores(model, "activation", texts, seed=0)
+    scores = importance.part_scores(model, {"intermediate": "activation"}, texts, seed=0)["intermediate"]
     torch.testing.assert_close(scores[3][7], expected, rtol=1e-4, atol=0)
 
 
@@ -84,8 +87,8 @@ def test_the_best_of_all_layers_stay_and_one_of_each():
     assert [len(each) for each in importance.best(scores, 3, "uniform")] == [3, 3, 2]
 
 
-def test_channel_variance_is_that_of_every_layer_norm(model, texts):
-    """From torch's own variance of what each of the thirteen LayerNorms hands on."""
+def test_the_covariance_of_the_stream_is_that_of_every_layer_norm(model, texts):
+    """From numpy's of what each of the thirteen LayerNorms hands on."""
     outputs = {}
     norms = [module for module in model.modules() if isinstance(module, nn.LayerNorm)]
     assert len(norms) == 13
@@ -100,10 +103,10 @@ def test_channel_variance_is_that_of_every_layer_norm(model, texts):
             model(**inputs_of(batch))
     for handle in handles:
         handle.remove()
-    variance = torch.stack([torch.cat(outputs[norm]).double().var(dim=0, unbiased=False) for norm in norms])
-    expected = (variance / variance.sum(dim=1, keepdim=True)).mean(dim=0).float()
-    scores = importance.channel_scores(model, "activation", texts, seed=0)
-    torch.testing.assert_close(scores, expected, rtol=1e-4, atol=0)
+    each = [np.cov(torch.cat(outputs[norm]).double().numpy(), rowvar=False, ddof=0) for norm in norms]
+    expected = np.mean([covariance / np.trace(covariance) for covariance in each], axis=0)
+    moments = importance.stream_moments(model, "activation", texts, seed=0)
+    np.testing.assert_allclose(moments, expected, rtol=1e-4, atol=1e-7)
 
 
 def test_layer_influence_is_one_minus_the_cosine(model, texts):
@@ -131,6 +134,7 @@ def test_strategies_choose_the_layers_they_name(model):
 
 
 def test_random_choices_follow_the_seed(model):
-    first, again, other = (torch.stack(importance.head_scores(model, "random", None, seed)) for seed in (1, 1, 2))
+    draws = (importance.part_scores(model, {"heads": "random"}, None, seed)["heads"] for seed in (1, 1, 2))
+    first, again, other = map(torch.stack, draws)
     assert torch.equal(first, again)
     assert not torch.equal(first, other)

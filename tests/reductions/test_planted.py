@@ -3,14 +3,14 @@
 import pytest
 import torch
 from networks import random_batch, small
-from oracles import ATTENTION_OUTPUT, LAYERS, duplicate_channels, logits, silence_units
+from oracles import ATTENTION_OUTPUT, LAYERS, duplicate_channels, logits, select, silence_units
 
 from conftest import FAMILIES
 from encoder_reduction.models.architectures import family_of
 from encoder_reduction.plan.sections import Reduction
 from encoder_reduction.reductions import importance, needs_calibration, reduce_model
 from encoder_reduction.reductions.correction import correct_hidden, correct_pruned
-from encoder_reduction.reductions.heads import prune_heads, select_heads
+from encoder_reduction.reductions.heads import prune_heads
 from encoder_reduction.reductions.hidden import Width, select_width, slice_width
 from encoder_reduction.reductions.layers import drop_layers, select_layers
 
@@ -41,7 +41,7 @@ def with_two_working_heads(family):
 @pytest.mark.parametrize("criterion", ["gradient", "magnitude"])
 def test_the_heads_that_do_all_the_work_are_kept(family, criterion):
     model, working = with_two_working_heads(family)
-    kept = select_heads(model, 2, criterion, TEXTS, seed=0)
+    kept = select(model, "heads", 2, criterion, TEXTS, seed=0)
     assert torch.equal(torch.stack(kept), working)
     torch.testing.assert_close(logits(prune_heads(model, kept), TEXTS), logits(model, TEXTS), atol=1e-6, rtol=0)
 
@@ -78,7 +78,7 @@ def test_channels_and_units_that_do_nothing_are_cut(family, criterion):
     model = small(family, layers=2, heads=2, head_size=4, intermediate=64)
     chosen = select_width(model, 4, "random", None, seed=3)
     silence_units(model, family_of(model), chosen.query_key, chosen.value, chosen.intermediate)
-    dead = [channel for channel in range(8) if channel not in chosen.channels]
+    dead = chosen.basis.sum(dim=1).eq(0).nonzero().flatten()
     for name, parameter in model.named_parameters():
         if "LayerNorm" in name or "layer_norm" in name:
             parameter.data[dead] = 0
@@ -89,7 +89,7 @@ def test_channels_and_units_that_do_nothing_are_cut(family, criterion):
         for name in (names.attention_output, names.output):
             layer.get_submodule(name).weight.data[dead] = 0
     kept = select_width(model, 4, criterion, TEXTS, seed=0)
-    assert torch.equal(kept.channels, chosen.channels)
+    assert torch.equal(kept.basis, chosen.basis)
     for group in ("query_key", "value", "intermediate"):
         assert list(map(torch.equal, getattr(kept, group), getattr(chosen, group))) == [True, True], group
 
@@ -113,7 +113,11 @@ def test_correction_finds_the_narrow_network_that_computes_the_same(family):
     units = select_width(model, 8, "first", None, seed=0)
     silence_units(model, description, [range(16)] * 2, [range(16)] * 2, units.intermediate)
     width = Width(
-        torch.arange(duplicate_channels(model, description)), units.query_key, units.value, units.intermediate
+        basis=torch.eye(16)[:, : duplicate_channels(model, description)],
+        query_key=units.query_key,
+        value=units.value,
+        intermediate=units.intermediate,
+        pooled=torch.arange(8),
     )
     for layer in LAYERS[family](model):
         for name in (description.query, description.key, description.value):

@@ -26,9 +26,9 @@ def test_a_teacher_that_agrees_adds_nothing():
 
 
 def test_a_layer_learns_what_the_layers_up_to_the_next_kept_one_hand_on():
-    """Of six layers 0, 2 and 5 stay: their targets are what layers 1, 4 and 5 give, in the channels that stay."""
+    """Of six layers 0, 2 and 5 stay: their targets are what layers 1, 4 and 5 give, in the directions that stay."""
     states = tuple(torch.full((1, 2, 4), float(index)) + torch.arange(4) / 10 for index in range(7))
-    teacher = distillation.Teacher(None, [0, 2, 5], torch.tensor([1, 3]))
+    teacher = distillation.Teacher(None, [0, 2, 5], torch.eye(4)[:, [1, 3]])
     expected = [[layer + 1.1, layer + 1.3] for layer in (1, 4, 5)]
     for found, wanted in zip(teacher.targets(states), expected, strict=True):
         torch.testing.assert_close(found, torch.tensor(wanted).expand(1, 2, 2))

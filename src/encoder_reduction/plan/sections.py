@@ -25,7 +25,7 @@ MODELS: tuple[ModelKey, ...] = ("bert", "roberta", "distilbert")
 DIMENSIONS: tuple[Dimension, ...] = ("heads", "hidden", "layers")
 STRATEGIES = {
     "heads": ("prune", "regroup"),
-    "hidden": ("slice",),
+    "hidden": ("project", "slice"),
     "layers": ("alternate", "first", "last", "ends", "influence"),
     "intermediate": ("prune",),
 }

@@ -12,10 +12,10 @@ from ..errors import UserError
 from ..models.architectures import Sizes, sizes_of
 from ..plan.sections import Reduction
 from .correction import correct_hidden, correct_pruned
-from .heads import prune_heads, regroup_heads, select_heads
+from .heads import prune_heads, regroup_heads
 from .hidden import narrowed, select_width, slice_width
-from .importance import Batch
-from .intermediate import prune_units, select_units
+from .importance import Batch, best, part_scores
+from .intermediate import prune_units
 from .layers import drop_layers, select_layers
 
 
@@ -26,12 +26,12 @@ class Cut:
     Attributes:
         model: the smaller one.
         layers: which layers of the original stay, ascending.
-        channels: ``(hidden kept,)`` residual channels of the original that stay; ``None`` where all do.
+        basis: ``(hidden, hidden kept)`` directions of the original's residual stream that stay; ``None`` where all do.
     """
 
     model: PreTrainedModel
     layers: list[int]
-    channels: torch.Tensor | None = None
+    basis: torch.Tensor | None = None
 
 
 def reduce_model(
@@ -61,19 +61,19 @@ def cut(model: PreTrainedModel, reductions: dict[str, Reduction], batches: list[
         reductions = {dim: _any_choice(dim, reduction) for dim, reduction in reductions.items()}
     full = sizes_of(model)
     sizes = {dim: target_size(_before(full, dim, reductions), dim, each) for dim, each in reductions.items()}
-    layers, channels = list(range(full.layers)), None
+    layers, basis = list(range(full.layers)), None
     if "layers" in reductions:
         layers = select_layers(model, sizes["layers"], reductions["layers"].strategy, batches)
     model = _prune(model, layers, reductions, sizes, batches, seed)
     if "hidden" in reductions:
-        width = select_width(model, sizes["hidden"], reductions["hidden"].criterion, batches, seed)
-        sliced, channels = slice_width(model, width), width.channels
-        corrected = reductions["hidden"].correct == "least_squares"
-        model = correct_hidden(model, sliced, width, batches) if corrected else sliced
+        how = reductions["hidden"]
+        width = select_width(model, sizes["hidden"], how.criterion, batches, seed, how.strategy)
+        narrow, basis = slice_width(model, width), width.basis
+        model = correct_hidden(model, narrow, width, batches) if how.correct == "least_squares" else narrow
     if fresh:
         torch.manual_seed(seed)
         model = type(model)(model.config).to(model.device).eval()
-    return Cut(model, layers, channels)
+    return Cut(model, layers, basis)
 
 
 def _prune(
@@ -90,15 +90,15 @@ def _prune(
     if "layers" in reductions:
         model = drop_layers(model, layers)
         whole = whole if "layers" in refit else model
-    if (heads := reductions.get("heads")) and heads.strategy == "regroup":
+    cuts = {dim: reductions[dim] for dim in ("heads", "intermediate") if dim in reductions}
+    if "heads" in cuts and cuts["heads"].strategy == "regroup":
         model = regroup_heads(model, sizes["heads"])
+        del cuts["heads"]
         refit -= {"heads"}  # Other softmaxes, the same weights.
-    elif heads:
-        kept = select_heads(model, sizes["heads"], heads.criterion, batches, seed, heads.spread)
-        model = prune_heads(model, kept)
-    if units := reductions.get("intermediate"):
-        kept = select_units(model, sizes["intermediate"], units.criterion, batches, seed, units.spread)
-        model = prune_units(model, kept)
+    scores = part_scores(model, {dim: each.criterion for dim, each in cuts.items()}, batches, seed)
+    for dim, each in cuts.items():
+        prune = prune_heads if dim == "heads" else prune_units
+        model = prune(model, best(scores[dim], sizes[dim], each.spread))
     if refit & {"layers", "heads", "intermediate"}:
         scope = {dim: dim in refit for dim in ("heads", "intermediate")}
         correct_pruned(whole, model, batches, **scope, kept_layers=layers if "layers" in refit else None)

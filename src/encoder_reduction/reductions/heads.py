@@ -7,7 +7,6 @@ from transformers import PreTrainedModel
 
 from ..errors import UserError
 from ..models.architectures import family_of, sizes_of, with_sizes
-from .importance import Batch, best, head_scores
 
 
 def regroup_heads(model: PreTrainedModel, size: int) -> PreTrainedModel:
@@ -27,13 +26,6 @@ def regroup_heads(model: PreTrainedModel, size: int) -> PreTrainedModel:
     reduced = with_sizes(model, sizes.resized(heads=size, head_size=sizes.hidden // size))
     reduced.load_state_dict(model.state_dict())
     return reduced
-
-
-def select_heads(
-    model: PreTrainedModel, size: int, criterion: str, batches: list[Batch] | None, seed: int, spread: str = "uniform"
-) -> list[torch.Tensor]:
-    """Indices, ascending, of the heads of each layer that stay (``spread``: see :func:`.importance.best`)."""
-    return best(head_scores(model, criterion, batches, seed), size, spread)
 
 
 def prune_heads(model: PreTrainedModel, kept: Iterable[torch.Tensor]) -> PreTrainedModel:

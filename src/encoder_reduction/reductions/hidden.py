@@ -1,4 +1,4 @@
-"""Cutting width: the same residual channels everywhere, fewer units in each head and feed-forward."""
+"""Cutting width: the residual stream gets fewer dimensions, each head and feed-forward network fewer units."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from ..models.architectures import Sizes, family_of, sizes_of, with_sizes
-from .importance import Batch, PerLayer, attention_unit_scores, channel_scores, intermediate_scores
+from .importance import Batch, PerLayer, attention_unit_scores, head_unit_scores, part_scores, stream_moments
 
 
 @dataclass(frozen=True)
@@ -15,16 +15,19 @@ class Width:
     """What stays of a network's width; every index is ascending within its group.
 
     Attributes:
-        channels: ``(hidden kept,)`` residual channels, the same through the whole network.
+        basis: ``(hidden, hidden kept)`` orthonormal directions of the residual stream, the same through the whole
+            network: the reduced one carries its products with them. Columns of the identity where channels are picked.
         query_key: of each layer, ``(attention kept,)`` units of query and key, head after head.
         value: of each layer, ``(attention kept,)`` units of value, head after head.
         intermediate: of each layer, ``(intermediate kept,)`` feed-forward units.
+        pooled: ``(hidden kept,)`` units of the classification head's hidden layer.
     """
 
-    channels: torch.Tensor
+    basis: torch.Tensor
     query_key: PerLayer
     value: PerLayer
     intermediate: PerLayer
+    pooled: torch.Tensor
 
 
 def narrowed(sizes: Sizes, hidden: int, feed_forward_ratio: int = 4) -> Sizes:
@@ -41,24 +44,55 @@ def narrowed(sizes: Sizes, hidden: int, feed_forward_ratio: int = 4) -> Sizes:
     )
 
 
-def select_width(model: PreTrainedModel, hidden: int, criterion: str, batches: list[Batch] | None, seed: int) -> Width:
+def select_width(
+    model: PreTrainedModel,
+    hidden: int,
+    criterion: str,
+    batches: list[Batch] | None,
+    seed: int,
+    strategy: str = "slice",
+) -> Width:
     """Choose what stays at a smaller hidden size.
 
-    ``criterion`` ranks the residual channels; units inside heads and feed-forward networks are ranked
-    by the norms of the weights that write and read them, except that ``first`` and ``random`` mean
-    the first and random ones there as well.
+    Args:
+        model: the full classifier.
+        hidden: the new hidden size.
+        criterion: what the directions of the stream are ranked by (see :func:`.importance.stream_moments`). Units
+            inside heads and feed-forward networks are ranked by the norms of the weights that write and read them,
+            except that ``first`` and ``random`` mean the first and random ones there as well.
+        batches: calibration batches.
+        seed: of a random choice.
+        strategy: ``slice`` (the best channels) or ``project`` (the principal components, which are mixtures of all).
     """
     target = narrowed(sizes_of(model), hidden)
-    channels = _top(channel_scores(model, criterion, batches, seed), target.hidden)
+    moments = stream_moments(model, criterion, batches, seed)
     query_key, value = attention_unit_scores(model, criterion, seed)
     by_unit = "magnitude" if criterion == "activation" else criterion
-    units = intermediate_scores(model, by_unit, batches, seed)
+    units = part_scores(model, {"intermediate": by_unit}, batches, seed)["intermediate"]
     return Width(
-        channels=channels,
+        basis=(channel_basis if strategy == "slice" else principal_basis)(moments, target.hidden),
         query_key=[_top_in_heads(each, target.head_size) for each in query_key],
         value=[_top_in_heads(each, target.head_size) for each in value],
         intermediate=[_top(*each) for each in zip(units, target.intermediate_by_layer, strict=True)],
+        pooled=_top(head_unit_scores(model), target.hidden),
     )
+
+
+def channel_basis(moments: torch.Tensor, size: int) -> torch.Tensor:
+    """The channels of most moment, as columns of the identity: ``(hidden, size)`` of moments ``(hidden, hidden)``."""
+    return torch.eye(len(moments))[:, _top(moments.diagonal(), size)]
+
+
+def principal_basis(moments: torch.Tensor, size: int) -> torch.Tensor:
+    """The orthonormal directions of most moment: ``(hidden, size)`` of moments ``(hidden, hidden)``.
+
+    Ashkboos et al. 2024, "SliceGPT", section 3.3, but one basis for all layers, since LayerNorm stands
+    on the stream here and cannot be moved past a rotation: the correction refits it. At the full size nothing is
+    rotated.
+    """
+    if size == len(moments):
+        return torch.eye(size)
+    return torch.linalg.eigh(moments).eigenvectors[:, -size:].float().contiguous()
 
 
 def _top(scores: torch.Tensor, size: int) -> torch.Tensor:
@@ -72,51 +106,58 @@ def _top_in_heads(scores: torch.Tensor, size: int) -> torch.Tensor:
 
 
 def slice_width(model: PreTrainedModel, width: Width) -> PreTrainedModel:
-    """A narrower copy of the classifier made of the chosen channels and units.
+    """A narrower copy of the classifier made of the chosen directions and units.
 
     Query and key are both scaled by the fourth root of (new head size / old head size), which cancels
-    the change in the attention's own 1 / sqrt(head size): the logits of q.k keep their scale.
+    the change in the attention's own 1 / sqrt(head size): the logits of q.k keep their scale. A LayerNorm's gains
+    stand on the diagonal, which a rotation does not respect: what is kept of them is the diagonal that is nearest.
     """
     family, sizes = family_of(model), sizes_of(model)
-    target = narrowed(sizes, len(width.channels))
+    basis = width.basis.to(model.device)
+    target = narrowed(sizes, basis.shape[1])
     reduced = with_sizes(model, target)
     scale = (target.head_size / sizes.head_size) ** 0.25
     wide_body, body = model.get_submodule(family.backbone), reduced.get_submodule(family.backbone)
-    channels = width.channels
     with torch.no_grad():
         for name in family.embeddings:
-            source = wide_body.get_submodule(name).weight
-            body.get_submodule(name).weight.copy_(source[:, channels])
-        _copy(wide_body, body, family.embedding_norm, channels)
+            body.get_submodule(name).weight.copy_(wide_body.get_submodule(name).weight @ basis)
+        _copy_norm(wide_body, body, family.embedding_norm, basis)
         layers = zip(family.layer_list(model), family.layer_list(reduced), strict=True)
         for index, (wide, narrow) in enumerate(layers):
-            query_key, value = width.query_key[index], width.value[index]
-            units = width.intermediate[index]
+            query_key, value, units = width.query_key[index], width.value[index], width.intermediate[index]
             for name in (family.query, family.key):
-                _copy(wide, narrow, name, query_key, channels, scale)
-            _copy(wide, narrow, family.value, value, channels)
-            _copy(wide, narrow, family.attention_output, channels, value)
-            _copy(wide, narrow, family.attention_norm, channels)
-            _copy(wide, narrow, family.intermediate, units, channels)
-            _copy(wide, narrow, family.output, channels, units)
-            _copy(wide, narrow, family.output_norm, channels)
+                _copy_reading(wide, narrow, name, query_key, basis, scale)
+            _copy_reading(wide, narrow, family.value, value, basis)
+            _copy_writing(wide, narrow, family.attention_output, value, basis)
+            _copy_norm(wide, narrow, family.attention_norm, basis)
+            _copy_reading(wide, narrow, family.intermediate, units, basis)
+            _copy_writing(wide, narrow, family.output, units, basis)
+            _copy_norm(wide, narrow, family.output_norm, basis)
         for name in family.head_hidden:
-            _copy(model, reduced, name, channels, channels)
-        every_class = torch.arange(model.config.num_labels)
-        _copy(model, reduced, family.head_output, every_class, channels)
+            _copy_reading(model, reduced, name, width.pooled, basis)
+        old, new = (network.get_submodule(family.head_output) for network in (model, reduced))
+        new.weight.copy_(old.weight[:, width.pooled])
+        new.bias.copy_(old.bias)
     return reduced
 
 
-def _copy(
-    source: nn.Module,
-    target: nn.Module,
-    name: str,
-    rows: torch.Tensor,
-    columns: torch.Tensor | None = None,
-    scale: float = 1.0,
+def _copy_reading(
+    source: nn.Module, target: nn.Module, name: str, rows: torch.Tensor, basis: torch.Tensor, scale: float = 1.0
 ) -> None:
-    """Copy the chosen rows (and columns) of one linear or LayerNorm module."""
+    """Of a linear map that reads the stream, the chosen units."""
     old, new = source.get_submodule(name), target.get_submodule(name)
-    weight = old.weight[rows] if columns is None else old.weight[rows][:, columns]
-    new.weight.copy_(weight * scale)
+    new.weight.copy_(old.weight[rows] @ basis * scale)
     new.bias.copy_(old.bias[rows] * scale)
+
+
+def _copy_writing(source: nn.Module, target: nn.Module, name: str, columns: torch.Tensor, basis: torch.Tensor) -> None:
+    """Of a linear map that writes the stream, what it reads of the chosen units."""
+    old, new = source.get_submodule(name), target.get_submodule(name)
+    new.weight.copy_(basis.T @ old.weight[:, columns])
+    new.bias.copy_(old.bias @ basis)
+
+
+def _copy_norm(source: nn.Module, target: nn.Module, name: str, basis: torch.Tensor) -> None:
+    old, new = source.get_submodule(name), target.get_submodule(name)
+    new.weight.copy_(old.weight @ basis.square())
+    new.bias.copy_(old.bias @ basis)

@@ -1,4 +1,4 @@
-"""How much each head, channel, unit or layer matters: the criteria of the literature, as tensors.
+"""How much each head, unit, layer or direction of the stream matters: the criteria of the literature, as tensors.
 
 Every function returns scores, larger meaning more important; none changes the model. Criteria that
 look at data draw on calibration batches: dictionaries of ``input_ids`` and ``attention_mask``
@@ -17,74 +17,82 @@ from ..models.architectures import Sizes, family_of, sizes_of
 Batch = dict[str, torch.Tensor]
 # Of each layer its own tensor, since layers may differ in how many heads and units they have.
 PerLayer = list[torch.Tensor]
+# Networks may walk through calibration text in bfloat16, but what is summed over it keeps single precision.
+full_precision = torch.autocast("cpu", enabled=False)
 
 # Criteria that follow the loss's gradient, and the moment of it that they take.
 _ORDERS = {"gradient": 1, "fisher": 2}
 
 
-def head_scores(model: PreTrainedModel, criterion: str, batches: list[Batch] | None, seed: int) -> PerLayer:
-    """Importance of each attention head.
+def part_scores(
+    model: PreTrainedModel, criteria: dict[str, str], batches: list[Batch] | None, seed: int
+) -> dict[str, PerLayer]:
+    """Importance of each attention head, or feed-forward unit, or both: those that follow the loss in one pass.
 
     Args:
-        criterion: ``gradient`` (expected absolute sensitivity of the loss to a mask on the head's
-            output; Michel et al. 2019, equation 2), ``fisher`` (its expected square, the diagonal of the Fisher
+        criteria: by dimension. Of ``heads``: ``gradient`` (expected absolute sensitivity of the loss to a mask on the
+            head's output; Michel et al. 2019, equation 2), ``fisher`` (its expected square, the diagonal of the Fisher
             information; Kwon et al. 2022, equation 8), ``magnitude`` (Frobenius norm of the head's
-            weights), ``first`` or ``random``.
+            weights), ``first`` or ``random``. Of ``intermediate``: ``activation`` (root mean square of the unit's
+            activation over calibration tokens, times the norm of the weights that read it: what it writes into the
+            stream), ``gradient`` and ``fisher`` as of heads, ``magnitude`` (product of the norms of its two weights),
+            ``first`` or ``random``.
+        batches: calibration batches.
+        seed: of a random choice.
 
     Returns:
-        ``(heads,)`` of each layer.
+        By dimension, ``(heads,)`` or ``(units,)`` of each layer.
     """
     family, sizes = family_of(model), sizes_of(model)
-    if criterion in _ORDERS:
-        return _sensitivity(model, family.attention_output, sizes.head_size, _ORDERS[criterion], batches)
+    masked = {"heads": (family.attention_output, sizes.head_size), "intermediate": (family.output, 1)}
+    followed = {dim: (*masked[dim], _ORDERS[each]) for dim, each in criteria.items() if each in _ORDERS}
+    scores = dict(zip(followed, _sensitivities(model, [*followed.values()], batches), strict=True)) if followed else {}
+    by_weight = {"heads": _heads_by_weight, "intermediate": _units_by_weight}
+    return {dim: scores.get(dim) or by_weight[dim](model, each, batches, seed) for dim, each in criteria.items()}
+
+
+def _heads_by_weight(model: PreTrainedModel, criterion: str, batches: list[Batch] | None, seed: int) -> PerLayer:
+    if criterion != "magnitude":
+        return _by_rule(sizes_of(model).heads_by_layer, criterion, seed)
+    query_key, value = attention_unit_scores(model, "magnitude", seed)
+    return [a.sum(-1) + b.sum(-1) for a, b in zip(query_key, value, strict=True)]
+
+
+@torch.no_grad()
+def _units_by_weight(model: PreTrainedModel, criterion: str, batches: list[Batch] | None, seed: int) -> PerLayer:
+    if criterion in ("first", "random"):
+        return _by_rule(sizes_of(model).intermediate_by_layer, criterion, seed)
+    family = family_of(model)
+    layers = family.layer_list(model)
+    writing = [layer.get_submodule(family.output).weight.norm(dim=0) for layer in layers]
     if criterion == "magnitude":
-        query_key, value = attention_unit_scores(model, "magnitude", seed)
-        return [a.sum(-1) + b.sum(-1) for a, b in zip(query_key, value, strict=True)]
-    return _by_rule(sizes.heads_by_layer, criterion, seed)
+        reading = [layer.get_submodule(family.intermediate).weight.norm(dim=1) for layer in layers]
+    else:
+        reading = _root_mean_square(model, family.output, batches)
+    return [(a * b).cpu() for a, b in zip(reading, writing, strict=True)]
 
 
-def intermediate_scores(model: PreTrainedModel, criterion: str, batches: list[Batch] | None, seed: int) -> PerLayer:
-    """Importance of each feed-forward unit.
+def _sensitivities(model: PreTrainedModel, groups: list[tuple[str, int, int]], batches: list[Batch]) -> list[PerLayer]:
+    """Moments over the texts of the loss's derivative by a mask on parts of what enters a module.
 
     Args:
-        criterion: ``activation`` (root mean square of the unit's activation over calibration tokens, times the norm of
-            the weights that read it: what it writes into the stream), ``gradient`` and ``fisher`` as of heads,
-            ``magnitude`` (product of the norms of its two weights), ``first`` or ``random``.
-
-    Returns:
-        ``(units,)`` of each layer.
+        groups: each a module's name, how many inputs in a row make a part, and which moment.
     """
-    family, sizes = family_of(model), sizes_of(model)
-    if criterion in _ORDERS:
-        return _sensitivity(model, family.output, 1, _ORDERS[criterion], batches)
-    if criterion in ("first", "random"):
-        return _by_rule(sizes.intermediate_by_layer, criterion, seed)
-    with torch.no_grad():
-        writing = [layer.get_submodule(family.output).weight.norm(dim=0) for layer in family.layer_list(model)]
-        if criterion == "magnitude":
-            reading = [
-                layer.get_submodule(family.intermediate).weight.norm(dim=1) for layer in family.layer_list(model)
-            ]
-        else:
-            reading = _root_mean_square(model, family.output, batches)
-        return [(a * b).cpu() for a, b in zip(reading, writing, strict=True)]
-
-
-def _sensitivity(model: PreTrainedModel, name: str, width: int, order: int, batches: list[Batch]) -> PerLayer:
-    """Moments over the texts of the loss's derivative by a mask on each group of ``width`` inputs of a module."""
-    modules = [layer.get_submodule(name) for layer in family_of(model).layer_list(model)]
-    total = [torch.zeros(module.in_features // width, device=model.device) for module in modules]
-    with inference(model), recorded_inputs(modules, keep_gradient=True) as inputs:
+    layers = list(family_of(model).layer_list(model))
+    modules = [layer.get_submodule(name) for name, _, _ in groups for layer in layers]
+    parts = [(width, order) for _, width, order in groups for _ in layers]
+    total = [torch.zeros(each.in_features // width) for each, (width, _) in zip(modules, parts, strict=True)]
+    with inference(model), recorded_inputs(modules) as inputs:
         for batch in batches:
-            # Summed, not averaged, so that each example's gradient is its own.
             logits = model(**inputs_of(batch)).logits
-            nn.functional.cross_entropy(logits, batch["labels"], reduction="sum").backward()
-            for layer, module in enumerate(modules):
-                units = inputs[module]  # (batch, tokens, inputs)
-                slope = (units * units.grad).sum(dim=1).unflatten(-1, (-1, width)).sum(dim=-1)
-                total[layer] += slope.abs().pow(order).sum(dim=0)
-            model.zero_grad(set_to_none=True)
-    return [each.cpu() for each in total]
+            # Summed, not averaged, so that each example's gradient is its own.
+            loss = nn.functional.cross_entropy(logits, batch["labels"], reduction="sum")
+            units = [inputs[module] for module in modules]  # (batch, tokens, inputs) each
+            each = zip(total, units, torch.autograd.grad(loss, units), parts, strict=True)
+            for moment, values, gradients, (width, order) in each:
+                slope = (values * gradients).sum(dim=1).unflatten(-1, (-1, width)).sum(dim=-1)
+                moment += slope.detach().abs().pow(order).sum(dim=0).cpu()
+    return [total[start : start + len(layers)] for start in range(0, len(total), len(layers))]
 
 
 def _root_mean_square(model: PreTrainedModel, name: str, batches: list[Batch]) -> PerLayer:
@@ -119,51 +127,62 @@ def best(scores: PerLayer, size: int, spread: str) -> list[torch.Tensor]:
     return [each.nonzero().flatten() for each in stays.split([len(each) for each in scores])]
 
 
-def channel_scores(model: PreTrainedModel, criterion: str, batches: list[Batch] | None, seed: int) -> torch.Tensor:
-    """Importance of each residual channel: ``(hidden,)``.
+def stream_moments(model: PreTrainedModel, criterion: str, batches: list[Batch] | None, seed: int) -> torch.Tensor:
+    """How much each direction of the residual stream matters, as a symmetric matrix ``(hidden, hidden)``.
+
+    Its diagonal holds the scores of the channels, its eigenvectors are the directions of most and of least.
 
     Args:
-        criterion: ``activation`` (variance over calibration tokens, each LayerNorm's output weighing
-            the same), ``magnitude`` (norm of the weights that read or write the channel),
-            ``first`` or ``random``.
+        criterion: ``activation`` (covariance over calibration tokens, each LayerNorm's output weighing
+            the same), ``magnitude`` (products of the weights that read or write the channels),
+            ``first`` or ``random``, which know channels only.
     """
     if criterion == "activation":
-        return _channel_variance(model, batches)
+        return _stream_covariance(model, batches)
     if criterion == "magnitude":
-        return _channel_magnitude(model)
-    return _by_rule([sizes_of(model).hidden], criterion, seed)[0]
+        return _stream_weights(model)
+    return torch.diag(_by_rule([sizes_of(model).hidden], criterion, seed)[0]).double()
 
 
-def _channel_variance(model: PreTrainedModel, batches: list[Batch]) -> torch.Tensor:
-    family = family_of(model)
+def _stream_covariance(model: PreTrainedModel, batches: list[Batch]) -> torch.Tensor:
+    family, hidden = family_of(model), sizes_of(model).hidden
     norms = [model.get_submodule(f"{family.backbone}.{family.embedding_norm}")]
     for layer in family.layer_list(model):
         norms += [layer.get_submodule(family.attention_norm), layer.get_submodule(family.output_norm)]
-    first = torch.zeros(len(norms), sizes_of(model).hidden, dtype=torch.float64)
-    second, count = torch.zeros_like(first), 0
+    first = torch.zeros(len(norms), hidden, dtype=torch.float64, device=model.device)
+    second, count = torch.zeros(len(norms), hidden, hidden, dtype=torch.float64, device=model.device), 0
     with torch.no_grad(), inference(model), recorded_outputs(norms) as outputs:
         for batch in batches:
             model(**inputs_of(batch))
             mask = batch["attention_mask"].bool()
             count += int(mask.sum())
             for index, norm in enumerate(norms):
-                tokens = outputs[norm][mask].double().cpu()  # (tokens, hidden)
+                tokens = outputs[norm][mask].float()  # (tokens, hidden)
                 first[index] += tokens.sum(0)
-                second[index] += tokens.square().sum(0)
-    variance = second / count - (first / count).square()
-    return (variance / variance.sum(dim=1, keepdim=True)).mean(dim=0).float()
+                with full_precision:
+                    second[index] += tokens.T @ tokens
+    mean = first / count
+    covariance = second / count - mean[:, :, None] * mean[:, None, :]
+    return (covariance / covariance.diagonal(dim1=1, dim2=2).sum(1)[:, None, None]).mean(dim=0).cpu()
 
 
 @torch.no_grad()
-def _channel_magnitude(model: PreTrainedModel) -> torch.Tensor:
-    family = family_of(model)
-    total = torch.zeros(sizes_of(model).hidden, device=model.device)
+def _stream_weights(model: PreTrainedModel) -> torch.Tensor:
+    family, hidden = family_of(model), sizes_of(model).hidden
+    total = torch.zeros(hidden, hidden, dtype=torch.float64, device=model.device)
     for layer in family.layer_list(model):
-        for name in (family.query, family.key, family.value, family.intermediate):
-            total += layer.get_submodule(name).weight.square().sum(dim=0)
-        for name in (family.attention_output, family.output):
-            total += layer.get_submodule(name).weight.square().sum(dim=1)
-    return total.sqrt().cpu()
+        reading = [layer.get_submodule(name).weight for name in (family.query, family.key, family.value)]
+        reading.append(layer.get_submodule(family.intermediate).weight)
+        writing = [layer.get_submodule(name).weight.T for name in (family.attention_output, family.output)]
+        for weight in reading + writing:  # (units, hidden)
+            total += weight.T @ weight
+    return total.cpu()
+
+
+@torch.no_grad()
+def head_unit_scores(model: PreTrainedModel) -> torch.Tensor:
+    """Importance of each unit of the classification head's hidden layer: the norms of the weights that read it."""
+    return model.get_submodule(family_of(model).head_output).weight.norm(dim=0).cpu()
 
 
 @torch.no_grad()
@@ -236,12 +255,10 @@ def inference(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def recorded_inputs(modules: list[nn.Module], keep_gradient: bool = False) -> Iterator[dict[nn.Module, torch.Tensor]]:
+def recorded_inputs(modules: list[nn.Module]) -> Iterator[dict[nn.Module, torch.Tensor]]:
     """The first input of each module at its latest call, while the block runs."""
 
     def record(module: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
-        if keep_gradient:
-            args[0].retain_grad()
         store[module] = args[0]
 
     store: dict[nn.Module, torch.Tensor] = {}

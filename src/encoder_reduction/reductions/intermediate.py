@@ -7,14 +7,6 @@ from transformers import PreTrainedModel
 
 from ..models.architectures import family_of, sizes_of, with_sizes
 from .heads import keep_units
-from .importance import Batch, best, intermediate_scores
-
-
-def select_units(
-    model: PreTrainedModel, size: int, criterion: str, batches: list[Batch] | None, seed: int, spread: str = "uniform"
-) -> list[torch.Tensor]:
-    """Indices, ascending, of the units of each layer that stay (``spread``: see :func:`.importance.best`)."""
-    return best(intermediate_scores(model, criterion, batches, seed), size, spread)
 
 
 def prune_units(model: PreTrainedModel, kept: Iterable[torch.Tensor]) -> PreTrainedModel:

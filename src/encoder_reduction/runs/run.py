@@ -14,7 +14,7 @@ from ..data.tokenisation import check_words, tokenise
 from ..errors import UserError
 from ..models import checkpoints
 from ..models.architectures import sizes_of
-from ..plan.precision import compute_dtype, resolve_precision
+from ..plan.precision import calibration_arithmetic, compute_dtype, resolve_precision
 from ..plan.sections import FineTuning, RunPlan
 from ..profiling.energy import EnergyUsed, energy_used
 from ..profiling.energy import of_pieces as energy_of_pieces
@@ -180,7 +180,8 @@ def reduce(plan: RunPlan, model: PreTrainedModel, tokenizer: Tokenizer, train: D
         examples = max(reduction.calibration_examples for reduction in asking)
         seed = next((r.calibration_seed for r in asking if r.calibration_seed is not None), plan.seed)
         batches = calibration.batches(train, tokenizer, examples, seed, model.device)
-    return cut_model(model, plan.reductions, batches, plan.seed)
+    with calibration_arithmetic(plan.fine_tuning.precision):
+        return cut_model(model, plan.reductions, batches, plan.seed)
 
 
 def state_inference(model: PreTrainedModel, tokenizer: Tokenizer, settings: FineTuning) -> None:

@@ -53,8 +53,8 @@ def teach(
     model = model.to(whole.device).requires_grad_(False).eval()
     if settings.distill == "hidden":
         _check_hidden(model, whole, run_id)
-        channels = None if cut.channels is None else cut.channels.to(whole.device)
-        return tokenised, Teacher(model, cut.layers, channels)
+        basis = None if cut.basis is None else cut.basis.to(whole.device)
+        return tokenised, Teacher(model, cut.layers, basis)
     logits = FineTuner(model, tokenizer, plan.fine_tuning, seed=0, on_log=lambda values, step: None).logits(tokenised)
     if run_id:
         distillation.cache_logits(run_id, fingerprint, logits)

@@ -30,12 +30,12 @@ class Teacher:
         model: the teacher, which is not trained.
         layers: which of its layers the student has kept, ascending. What one of these hands on to the next is what
             the student's layer is to hand on, whatever lay between.
-        channels: ``(hidden kept,)`` the channels that the student has kept; ``None`` for all.
+        basis: ``(hidden, hidden kept)`` the directions of the stream that the student has kept; ``None`` for all.
     """
 
     model: PreTrainedModel
     layers: list[int]
-    channels: torch.Tensor | None
+    basis: torch.Tensor | None
 
     def targets(self, hidden_states: tuple[torch.Tensor, ...]) -> list[torch.Tensor]:
         """What each of the student's layers is to give, of the teacher's hidden states, those of the embeddings first.
@@ -44,7 +44,7 @@ class Teacher:
         """
         after = [*self.layers[1:], len(hidden_states) - 1]
         chosen = [hidden_states[index] for index in after]
-        return chosen if self.channels is None else [each[..., self.channels] for each in chosen]
+        return chosen if self.basis is None else [each @ self.basis for each in chosen]
 
 
 def hidden_loss(student: Sequence[torch.Tensor], targets: Sequence[torch.Tensor], mask: torch.Tensor) -> torch.Tensor:

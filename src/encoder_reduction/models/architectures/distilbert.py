@@ -25,6 +25,7 @@ FAMILY = Family(
     intermediate="ffn.lin1",
     output="ffn.lin2",
     output_norm="output_layer_norm",
+    activation="activation",
 )
 
 

@@ -82,6 +82,7 @@ class Family:
         pooler: the one of ``head_hidden`` that carries pretrained weights, if any.
         config_names: the configuration's own name for each of ``hidden``, ``heads``, ``layers`` and
             ``intermediate``.
+        activation: the configuration's own name for the feed-forward network's activation function.
         counts_from_padding: whether positions are counted from the padding token's id + 1, as in RoBERTa.
     """
 
@@ -106,6 +107,7 @@ class Family:
     intermediate: str = "intermediate.dense"
     output: str = "output.dense"
     output_norm: str = "output.LayerNorm"
+    activation: str = "hidden_act"
     counts_from_padding: bool = False
 
     @property
