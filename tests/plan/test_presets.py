@@ -181,6 +181,26 @@ def test_a_start_or_a_recovery_that_makes_no_sense_is_one_sentence(packaged, giv
         packaged.plan("reduce", "bert", "heads", given)
 
 
+@pytest.mark.parametrize(
+    ("given", "complaint"),
+    [
+        (
+            {"budget": "joules:0.5"},
+            "budget=joules:0.5 is not allowed: give one of flops, parameters and a share between",
+        ),
+        ({"budget": "flops:1.2"}, "budget=flops:1.2 is not allowed"),
+        ({"budget": "flops:0.0"}, "budget=flops:0.0 is not allowed"),
+        ({"budget": "flops"}, "budget=flops is not allowed"),
+        ({"budget": "flops:0.5", "keep": 0.5}, "budget=flops:0.5 decides how much stays: leave out keep"),
+        ({"budget": "flops:0.5", "size": 6}, "leave out size"),
+        ({"budget": "flops:0.5", "strategy": "regroup"}, "strategy=regroup saves nothing"),
+    ],
+)
+def test_a_budget_that_makes_no_sense_is_one_sentence(packaged, given, complaint):
+    with pytest.raises(UserError, match=re.escape(complaint)):
+        packaged.plan("reduce", "bert", "heads", given)
+
+
 def test_spread_is_of_heads_and_intermediate(packaged):
     with pytest.raises(UserError, match="spread=global does not apply to dim=hidden, but to heads and intermediate"):
         packaged.plan("reduce", "bert", "hidden", {"spread": "global"})

@@ -21,7 +21,8 @@ from encoder_reduction.errors import UserError
 from encoder_reduction.models.architectures import Sizes, sizes_of
 from encoder_reduction.plan.sections import Reduction
 from encoder_reduction.profiling.inference import flops_of
-from encoder_reduction.reductions import allowed_sizes, reduce_model, target_size
+from encoder_reduction.reductions import reduce_model
+from encoder_reduction.reductions.sizes import allowed_sizes, target_size
 
 # The real configurations; their tokenizers' vocabularies and position tables.
 BASE = {
@@ -92,7 +93,7 @@ def test_every_legal_size_runs_trains_saves_and_reloads(tmp_path_factory, data):
         st.sampled_from(
             {
                 "heads": [("prune", "gradient"), ("prune", "magnitude"), ("regroup", "first")],
-                "hidden": [("slice", "activation"), ("slice", "magnitude")],
+                "hidden": [("project", "activation"), ("slice", "activation"), ("slice", "magnitude")],
                 "layers": [("alternate", None), ("ends", None), ("influence", None)],
                 "intermediate": [("prune", "activation"), ("prune", "fisher"), ("prune", "magnitude")],
             }[dim]

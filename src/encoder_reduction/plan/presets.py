@@ -220,6 +220,8 @@ def _reduction(dim: Dimension, default: Reduction, given: Mapping[str, Any], dim
             del given[key]
     if dim not in SPREADING and set(SPREADING) & set(dims):
         given.pop("spread", None)
+    if "budget" in given and (sizes := {"keep", "size"} & set(given)):
+        raise UserError(f"budget={given['budget']} decides how much stays: leave out {' and '.join(sorted(sizes))}.")
     reduction = updated(default, given)
     _check_reduction(dim, reduction)
     return reduction
@@ -233,5 +235,7 @@ def _check_reduction(dim: Dimension, reduction: Reduction) -> None:
         one_of(f"criterion of dim={dim}", reduction.criterion, CRITERIA[dim])
     elif CRITERIA[dim]:
         raise UserError(f"dim={dim} needs a criterion; choose one of: {', '.join(CRITERIA[dim])}.")
+    if reduction.budget and reduction.strategy == "regroup":
+        raise UserError(f"strategy=regroup saves nothing, so that it meets no budget={reduction.budget}: give prune.")
     if reduction.spread != "uniform" and dim not in SPREADING:
         raise UserError(f"spread={reduction.spread} does not apply to dim={dim}, but to {' and '.join(SPREADING)}.")

@@ -1,8 +1,9 @@
 """The plan as typed data: what a run is, section by section."""
 
+import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt, field_serializer
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt, field_serializer
 
 
 def _how_to_distill(value: Any) -> Any:
@@ -15,6 +16,14 @@ def _split(value: Any) -> Any:
     return [part for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
+def _check_budget(value: str | None) -> str | None:
+    quantity, _, share = (value or "flops:0.5").partition(":")
+    if quantity not in BUDGETS or not re.fullmatch(r"0?\.\d+", share) or not float(share):
+        raise ValueError(f"give one of {', '.join(BUDGETS)} and a share between 0 and 1, as flops:0.5")
+    return value
+
+
+BUDGETS = ("flops", "parameters")
 Stage = Literal["baseline", "reduce", "transfer"]
 ModelKey = Literal["bert", "roberta", "distilbert"]
 Dimension = Literal["heads", "hidden", "layers", "intermediate"]
@@ -137,6 +146,14 @@ class Reduction(Section):
 
     keep: float = Field(0.5, gt=0, le=1, description="share of the dimension that stays")
     size: int | None = Field(None, gt=0, description="exact size that stays; overrides keep")
+    budget: Annotated[str | None, AfterValidator(_check_budget)] = Field(
+        None,
+        description="what may be left of the FLOPs (of a text of 128 tokens) or of the parameters, as flops:0.5;"
+        " decides the size, of several dimensions the same share of each",
+    )
+    budget_tolerance: float | None = Field(
+        None, ge=0, lt=1, description="how far a budget may be overspent where sizes are coarse; 0.06 when absent"
+    )
     strategy: str = Field(description="how the dimension is cut")
     criterion: str | None = Field(None, description="how what stays is ranked")
     spread: Literal["uniform", "global"] = Field(

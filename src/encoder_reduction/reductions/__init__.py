@@ -8,15 +8,15 @@ from dataclasses import dataclass
 import torch
 from transformers import PreTrainedModel
 
-from ..errors import UserError
-from ..models.architectures import Sizes, sizes_of
+from ..models.architectures import sizes_of
 from ..plan.sections import Reduction
 from .correction import correct_hidden, correct_pruned
 from .heads import prune_heads, regroup_heads
-from .hidden import narrowed, select_width, slice_width
+from .hidden import select_width, slice_width
 from .importance import Batch, best, part_scores
 from .intermediate import prune_units
 from .layers import drop_layers, select_layers
+from .sizes import target_sizes
 
 
 @dataclass(frozen=True)
@@ -54,13 +54,13 @@ def cut(model: PreTrainedModel, reductions: dict[str, Reduction], batches: list[
         seed: of everything random in the choice, and of fresh weights where ``init`` is ``random``.
 
     Raises:
-        UserError: a size that the architecture does not allow.
+        UserError: a size that the architecture does not allow, or a budget that it cannot be cut to.
     """
     fresh = any(reduction.init == "random" for reduction in reductions.values())
     if fresh:
         reductions = {dim: _any_choice(dim, reduction) for dim, reduction in reductions.items()}
     full = sizes_of(model)
-    sizes = {dim: target_size(_before(full, dim, reductions), dim, each) for dim, each in reductions.items()}
+    sizes = target_sizes(model, reductions)
     layers, basis = list(range(full.layers)), None
     if "layers" in reductions:
         layers = select_layers(model, sizes["layers"], reductions["layers"].strategy, batches)
@@ -117,40 +117,3 @@ def _any_choice(dim: str, reduction: Reduction) -> Reduction:
     """Which weights stay is of no account where they are about to be drawn afresh."""
     strategy = "first" if dim == "layers" else reduction.strategy
     return reduction.model_copy(update={"strategy": strategy, "criterion": "first", "correct": "none"})
-
-
-def _before(sizes: Sizes, dim: str, reductions: dict[str, Reduction]) -> Sizes:
-    """The dimensions that a share is of: the feed-forward width follows the hidden size, and what stays is of that."""
-    if dim == "intermediate" and "hidden" in reductions:
-        return narrowed(sizes, target_size(sizes, "hidden", reductions["hidden"]))
-    return sizes
-
-
-def allowed_sizes(sizes: Sizes, dim: str, strategy: str) -> list[int]:
-    """The sizes that an architecture can be cut to along a dimension, ascending."""
-    if dim == "hidden":
-        # Every head keeps a whole number of units, at least one.
-        step = sizes.hidden // sizes.head_size
-        return [units * step for units in range(1, sizes.head_size + 1) if units * step <= sizes.hidden]
-    if dim == "heads" and strategy == "regroup":
-        return [heads for heads in range(1, sizes.heads + 1) if sizes.hidden % heads == 0]
-    return list(range(1, getattr(sizes, dim) + 1))
-
-
-def target_size(sizes: Sizes, dim: str, reduction: Reduction) -> int:
-    """The size to cut to: ``size`` if it is given and allowed, else the allowed one nearest to ``keep``.
-
-    Raises:
-        UserError: ``size`` is not allowed; names the nearest that are.
-    """
-    allowed, full = allowed_sizes(sizes, dim, reduction.strategy), getattr(sizes, dim)
-    if reduction.size is None:
-        return min(allowed, key=lambda size: abs(size - reduction.keep * full))
-    if reduction.size in allowed:
-        return reduction.size
-    below = [size for size in allowed if size < reduction.size][-1:]
-    above = [size for size in allowed if size > reduction.size][:1]
-    nearest = " and ".join(map(str, below + above))
-    rule = {"heads": "it must divide the hidden size", "hidden": f"it must be a multiple of {allowed[0]}"}
-    why = rule.get(dim, "") if reduction.size <= full else f"the checkpoint has only {full}"
-    raise UserError(f"size={reduction.size} is not possible for dim={dim}: {why}; the nearest allowed: {nearest}.")

@@ -12,7 +12,7 @@ from ..plan.sections import Checkpoint, Corpus, RunPlan
 # What the run had, and what the plan says, by field.
 Departure = dict[str, tuple[object, object]]
 
-_SIZE = {"keep", "size"}
+_SIZE = {"keep", "size", "budget", "budget_tolerance"}
 
 
 def departures(found: pd.DataFrame, plans: Iterable[RunPlan]) -> pd.Series:
