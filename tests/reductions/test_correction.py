@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from networks import small
 from oracles import inputs_of
 from sklearn.decomposition import PCA
 from sklearn.linear_model import Ridge
@@ -13,6 +14,7 @@ from encoder_reduction.plan.sections import Reduction
 from encoder_reduction.reductions import cut, reduce_model
 from encoder_reduction.reductions.correction import correct_hidden
 from encoder_reduction.reductions.hidden import principal_basis, select_width, slice_width
+from encoder_reduction.reductions.importance import full_precision
 from encoder_reduction.reductions.regression import Regression, query_key_bases, value_output_bases
 
 
@@ -105,9 +107,29 @@ def test_a_walk_in_bfloat16_refits_as_well(packaged, batches, dim, strategy, cri
     for precision in ("fp32", "bf16"):
         with calibration_arithmetic(precision):
             cut_down = cut(wide, {dim: Reduction(keep=0.5, **how)}, seen, seed=0)
+            assert torch.is_autocast_enabled("cpu") == (precision == "bf16")
         errors[precision] = stream_error(cut_down.model, wide, unseen, cut_down.basis)
     assert errors["bf16"] == pytest.approx(errors["fp32"], rel=0.05)
     assert errors["bf16"] != errors["fp32"]
+
+
+def test_what_is_made_of_a_walk_in_bfloat16_keeps_single_precision():
+    """Also where one such function calls another: the walk goes on in bfloat16 afterwards."""
+    rows = tokens(40, 8)
+
+    @full_precision
+    def outer():
+        first = Regression()
+        first.add(rows, rows)
+        return rows @ rows.T
+
+    with calibration_arithmetic("bf16"):
+        assert outer().dtype == torch.float32
+        assert (rows @ rows.T).dtype == torch.bfloat16
+        width = select_width(network := small("bert", 2, 4, 4, 64), 8, "first", None, seed=0)
+        narrow = slice_width(network, width)
+    whole = network.bert.embeddings.word_embeddings.weight
+    assert torch.equal(narrow.bert.embeddings.word_embeddings.weight, whole[:, :8])
 
 
 @pytest.mark.slow

@@ -7,7 +7,15 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from ..models.architectures import Sizes, family_of, sizes_of, with_sizes
-from .importance import Batch, PerLayer, attention_unit_scores, head_unit_scores, part_scores, stream_moments
+from .importance import (
+    Batch,
+    PerLayer,
+    attention_unit_scores,
+    full_precision,
+    head_unit_scores,
+    part_scores,
+    stream_moments,
+)
 
 
 @dataclass(frozen=True)
@@ -105,6 +113,7 @@ def _top_in_heads(scores: torch.Tensor, size: int) -> torch.Tensor:
     return (_top(scores, size) + torch.arange(heads)[:, None] * head_size).flatten()
 
 
+@full_precision
 def slice_width(model: PreTrainedModel, width: Width) -> PreTrainedModel:
     """A narrower copy of the classifier made of the chosen directions and units.
 

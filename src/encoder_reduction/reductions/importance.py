@@ -5,8 +5,10 @@ look at data draw on calibration batches: dictionaries of ``input_ids`` and ``at
 ``(batch, tokens)`` and ``labels`` ``(batch,)`` on the model's device.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import wraps
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -17,11 +19,22 @@ from ..models.architectures import Sizes, family_of, sizes_of
 Batch = dict[str, torch.Tensor]
 # Of each layer its own tensor, since layers may differ in how many heads and units they have.
 PerLayer = list[torch.Tensor]
-# Networks may walk through calibration text in bfloat16, but what is summed over it keeps single precision.
-full_precision = torch.autocast("cpu", enabled=False)
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 # Criteria that follow the loss's gradient, and the moment of it that they take.
 _ORDERS = {"gradient": 1, "fisher": 2}
+
+
+def full_precision(function: Function) -> Function:
+    """Networks may walk through calibration text in bfloat16; what is made of it, and of weights, keeps precision."""
+
+    @wraps(function)
+    def computed(*args: Any, **kwargs: Any) -> Any:
+        # A new block at every call: one that is entered twice forgets what was before it.
+        with torch.autocast("cpu", enabled=False):
+            return function(*args, **kwargs)
+
+    return computed
 
 
 def part_scores(
@@ -90,7 +103,7 @@ def _sensitivities(model: PreTrainedModel, groups: list[tuple[str, int, int]], b
             units = [inputs[module] for module in modules]  # (batch, tokens, inputs) each
             each = zip(total, units, torch.autograd.grad(loss, units), parts, strict=True)
             for moment, values, gradients, (width, order) in each:
-                slope = (values * gradients).sum(dim=1).unflatten(-1, (-1, width)).sum(dim=-1)
+                slope = (values.float() * gradients.float()).sum(dim=1).unflatten(-1, (-1, width)).sum(dim=-1)
                 moment += slope.detach().abs().pow(order).sum(dim=0).cpu()
     return [total[start : start + len(layers)] for start in range(0, len(total), len(layers))]
 
@@ -105,7 +118,7 @@ def _root_mean_square(model: PreTrainedModel, name: str, batches: list[Batch]) -
             mask = batch["attention_mask"].bool()
             count += int(mask.sum())
             for layer, module in enumerate(modules):
-                total[layer] += inputs[module][mask].square().sum(dim=0)
+                total[layer] += inputs[module][mask].float().square().sum(dim=0)
     return [(each / count).sqrt() for each in total]
 
 
@@ -159,11 +172,15 @@ def _stream_covariance(model: PreTrainedModel, batches: list[Batch]) -> torch.Te
             for index, norm in enumerate(norms):
                 tokens = outputs[norm][mask].float()  # (tokens, hidden)
                 first[index] += tokens.sum(0)
-                with full_precision:
-                    second[index] += tokens.T @ tokens
+                second[index] += _products(tokens)
     mean = first / count
     covariance = second / count - mean[:, :, None] * mean[:, None, :]
     return (covariance / covariance.diagonal(dim1=1, dim2=2).sum(1)[:, None, None]).mean(dim=0).cpu()
+
+
+@full_precision
+def _products(rows: torch.Tensor) -> torch.Tensor:
+    return rows.T @ rows
 
 
 @torch.no_grad()
@@ -175,7 +192,7 @@ def _stream_weights(model: PreTrainedModel) -> torch.Tensor:
         reading.append(layer.get_submodule(family.intermediate).weight)
         writing = [layer.get_submodule(name).weight.T for name in (family.attention_output, family.output)]
         for weight in reading + writing:  # (units, hidden)
-            total += weight.T @ weight
+            total += _products(weight)
     return total.cpu()
 
 
