@@ -98,14 +98,15 @@ VARIANTS: dict[str, Variant] = {
     "layers 3, random weights": Variant("layers", _every(init="random")),
     **{f"{name}, from the baseline, not trained": Variant(*cut, start="baseline", epochs=0)
        for name, cut in CUTS.items()},
-    "layers 3, from the baseline, corrected, not trained":
-        Variant("layers", _every(correct="least_squares"), "baseline", epochs=0),
+    "layers 3, uncorrected, from the baseline, not trained":
+        Variant("layers", _every(correct="none"), "baseline", epochs=0),
     "hidden 192, channels, from the baseline, not trained":
         Variant("hidden", _every(strategy="slice"), "baseline", epochs=0),
     "hidden 192, channels, from the baseline, taught by hidden states":
         Variant("hidden", _every(strategy="slice"), "baseline", "hidden"),
-    "layers 3, from the baseline, corrected, taught by hidden states":
-        Variant("layers", _every(correct="least_squares"), "baseline", "hidden"),
+    **{f"layers 3, uncorrected, from the baseline, taught by {how}":
+       Variant("layers", _every(correct="none"), "baseline", distill)
+       for how, distill in (("hidden states", "hidden"), ("logits", "logits"))},
     "half of the FLOPs, Kwon et al. 2022, not trained": Variant("heads+intermediate", HALF, "baseline", epochs=0),
     "a third of the FLOPs, Kwon et al. 2022, not trained": Variant("heads+intermediate", THIRD, "baseline", epochs=0),
     **{f"{name}, from the baseline, taught by hidden states": Variant(*cut, "baseline", "hidden")

@@ -154,10 +154,20 @@ def test_recovered_rows_stand_in_a_table_of_their_own_beside_the_plans():
     assert artifact("beside.csv")["Differs in"].tolist() == ["epochs=5 instead of 1.0"]
 
 
-def test_without_recovered_rows_nothing_is_said_of_them():
+def test_that_nothing_was_recovered_is_said():
     finished()
     finished(dim="heads")
-    assert "Recovered" not in compared()[0]
+    assert "Not recovered: minilm-bert heads, minilm-bert hidden" in compared()[0].partition("## Recovered")[2]
+
+
+def test_a_recovered_reduction_of_another_size_is_no_point_of_the_plans_curve():
+    finished()
+    finished(dim="heads", accuracy=0.7)
+    smaller = {"dim": "heads", "config": "heads-3", "params": {"keep": 0.25}}
+    finished(**smaller, accuracy=0.79, tags=RECOVERED)
+    assert "How much can be cut?" not in compared()[0]
+    finished(**smaller, accuracy=0.6)
+    assert "How much can be cut?" in compared()[0]
 
 
 def test_a_transfer_says_what_it_started_from_and_is_held_against_that():

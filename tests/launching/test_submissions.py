@@ -56,6 +56,18 @@ def test_a_recovery_is_the_reduce_command_that_the_readme_has():
     assert again.model_copy(update={"seed": 42}) == PARTS["recoveries"][0]
 
 
+def test_a_recovery_by_labels_alone_says_so():
+    """Also where the preset's own reductions have a teacher."""
+    values = {"distill": "none"}
+    preset = STUDY.preset.model_copy(update={"recovery": STUDY.preset.recovery.model_copy(update=values)})
+    study = Study(preset)
+    plan = study.recoveries()[0]
+    state = [Progress(each.label, DONE) for each in [*study.first(), *study.recoveries()[1:], *study.transfers()]]
+    state += [Progress(plan.label, MISSING), *(Progress(profile_label(each), DONE) for each in study.profiles())]
+    (array,) = [each for each in submissions(study, "packaged", "all", state) if each.tasks]
+    assert {"start=baseline", "distill=none"} <= set(array.tasks[0].words)
+
+
 def test_a_preset_without_recovery_makes_none():
     preset = STUDY.preset.model_copy(update={"recovery": None})
     assert Study(preset).recoveries() == []

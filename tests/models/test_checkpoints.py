@@ -249,6 +249,15 @@ def test_token_types_are_left_to_those_who_take_them(tmp_path):
     assert list(tokenizer("good film")) == ["input_ids", "attention_mask"]
 
 
+def test_padding_is_never_read_as_text(tmp_path):
+    """Some tokenizers are saved as giving ids only; the mask tells which of them are padding."""
+    Stranger().save(tmp_path)
+    words(model_input_names=["input_ids"]).save_pretrained(tmp_path)
+    _, tokenizer = load(tmp_path)
+    padded = tokenizer(["good film", "good"], padding=True)
+    assert padded["attention_mask"] == [[1, 1, 1, 1], [1, 1, 1, 0]]
+
+
 def test_what_transformers_warns_of_is_one_line(tmp_path, caplog):
     """Of the library's own lines, the report of the weights is judged and not repeated."""
     Stranger("roberta", classes=3).save(tmp_path)
@@ -324,6 +333,18 @@ def test_a_trained_head_is_cut_with_its_classes_in_our_order(tmp_path, family, n
         expected = expected.flip(-1) if names[0] == "pos" else expected
         torch.testing.assert_close(loaded(**batch).logits, expected)
     assert loaded.config.id2label == {0: "negative", 1: "positive"}
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod."])
+def test_a_trained_head_is_found_behind_what_wrappers_put_before_its_name(tmp_path, prefix):
+    model = small("roberta", 2, 2, 4, 16, spread=0.2)
+    model.config.id2label, model.config.label2id = {0: "neg", 1: "pos"}, {"neg": 0, "pos": 1}
+    state = {f"{prefix}{name}": tensor for name, tensor in model.state_dict().items()}
+    model.save_pretrained(tmp_path)
+    save_file(state, tmp_path / "model.safetensors", {"format": "pt"})
+    words().save_pretrained(tmp_path)
+    loaded, _ = checkpoints.load_trained(Checkpoint(name="x", source=str(tmp_path)))
+    assert all(torch.equal(loaded.state_dict()[name], tensor) for name, tensor in model.state_dict().items())
 
 
 def test_a_checkpoint_without_a_head_or_of_three_classes_cannot_be_cut_with_its_head(tmp_path):

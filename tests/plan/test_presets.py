@@ -174,6 +174,8 @@ def test_a_cut_of_what_is_trained_builds_on_the_baseline_as_given_or_as_the_pres
         ),
         ({"distill": "all"}, "distill=all is not allowed: input should be 'none', 'logits' or 'hidden'"),
         ({"spread": "even"}, "spread=even is not allowed"),
+        ({"start": "baseline", "epochs": 0, "distill": "hidden"}, "epochs=0 learns nothing: leave out distill=hidden"),
+        ({"teacher": "abc"}, "teacher=abc teaches nothing: give distill=logits or distill=hidden too"),
     ],
 )
 def test_a_start_or_a_recovery_that_makes_no_sense_is_one_sentence(packaged, given, said):
@@ -221,3 +223,22 @@ def test_a_seed_that_numpy_does_not_take_is_refused(seed, where):
         presets.load("packaged")[0].plan("reduce", "bert", "heads", {where: seed})
     for allowed in (0, 2**32 - 1):
         presets.load("packaged")[0].plan("reduce", "bert", "heads", {where: allowed})
+
+
+@pytest.mark.parametrize(("stage", "dim"), [("baseline", None), ("transfer", "heads")])
+def test_only_reductions_may_stay_untrained(packaged, stage, dim):
+    with pytest.raises(UserError, match=f"epochs=0 is for reductions, which are cut and refitted: give a {stage} more"):
+        packaged.plan(stage, "bert", dim, {"epochs": 0})
+
+
+@pytest.mark.parametrize("preset", ["packaged", "paper"])
+def test_what_is_trained_is_refitted_where_it_is_cut(preset):
+    """Without it three of six layers are hardly better than chance before they are trained."""
+    preset = presets.load(preset)[0]
+    how = {
+        start: preset.plan("reduce", "bert", "layers", {"start": start}).reductions["layers"].correct
+        for start in ("pretrained", "baseline", "checkpoint")
+    }
+    assert how == {"pretrained": "none", "baseline": "least_squares", "checkpoint": "least_squares"}
+    plain = preset.plan("reduce", "bert", "layers", {"start": "baseline", "correct": "none"})
+    assert plain.reductions["layers"].correct == "none"

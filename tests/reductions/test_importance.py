@@ -85,6 +85,8 @@ def test_the_best_of_all_layers_stay_and_one_of_each():
     assert kept == [[0, 1, 2, 3], [3], [0]]
     assert [each.tolist() for each in importance.best(scores, 2, "uniform")] == [[0, 1], [1, 3], [0, 1]]
     assert [len(each) for each in importance.best(scores, 3, "uniform")] == [3, 3, 2]
+    # Where a layer has room for so many only, the others get what it cannot keep.
+    assert [each.tolist() for each in importance.best(scores, 2, "global", most=2)] == [[0, 1], [1, 3], [0, 1]]
 
 
 def test_the_covariance_of_the_stream_is_that_of_every_layer_norm(model, texts):

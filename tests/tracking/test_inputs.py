@@ -198,3 +198,13 @@ def test_the_same_files_elsewhere_are_the_same_corpus(experiment_id, reviews, tm
     reviews.rename(moved)
     wanted = presets.Corpus(name="anything", source=str(moved))
     assert matching.of_input(store.finished_runs(experiment_id), wanted).tolist() == [True]
+
+
+def test_runs_of_other_seeds_are_repetitions_however_many_runs_they_build_on():
+    """A transfer builds on a reduction, which learns from a baseline."""
+    preset = presets.load("packaged")[0]
+    preset = preset.model_copy(update={"distillation": preset.distillation.model_copy(update={"distill": "hidden"})})
+    one, other = (
+        fingerprints.of_configuration(preset.plan("transfer", "bert", "heads", {"seed": seed})) for seed in (42, 43)
+    )
+    assert one == other

@@ -96,7 +96,7 @@ def compare(study: Study, run: Run, choice: Choice = Choice()) -> str:
         *_recovered(preset, source, recovered, changed, changed_again),
         _on_target(preset, choice.rule, found, (source, target), (before_adapting, changed_there)),
         _each(changed),
-        *_keep_levels(pd.concat([runs.planned[runs.planned["start"].eq("pretrained")], runs.other_sizes])),
+        *_keep_levels(pd.concat([each[each["start"].eq("pretrained")] for each in (runs.planned, runs.other_sizes)])),
         *_beside(runs.beside),
         *_training(source),
         Section("Which model do I take?", [best_models.registered_models(found, choice.rule)]),
@@ -148,9 +148,12 @@ def _on_source(preset: Preset, source: pd.DataFrame) -> Section:
 def _recovered(
     preset: Preset, source: pd.DataFrame, recovered: pd.DataFrame, changed: pd.DataFrame, changed_again: pd.DataFrame
 ) -> list[Section]:
-    if recovered.empty:
+    if preset.recovery is None and recovered.empty:
         return []
     section = Section("Recovered: the same reductions, cut from the trained baseline and taught by it")
+    if recovered.empty:
+        section.say(selection.missing_recoveries(recovered, preset))
+        return [section]
     section.table(
         "recovered", tables.recovered_table(source, recovered, changed_again), every=recovered.drop(columns="run_ids")
     )

@@ -200,7 +200,8 @@ def _task(plan: RunPlan, preset: str, given: Mapping[str, object], state: Progre
     dim = {} if plan.stage == "baseline" else {"dim": plan.dim}
     values = {"model": plan.model, **dim, "preset": preset, "seed": plan.seed, **given}
     if plan.start != "pretrained":
-        values |= {"start": plan.start, **plan.distillation.model_dump(exclude_none=True)}
+        taught = plan.distillation.model_dump(exclude_none=True) if plan.distillation else {"distill": "none"}
+        values |= {"start": plan.start, **taught}
     goes_on = ("--run-id", state.run_id) if state.goes_on else ()
     return Task(plan.label, plan.stage, (*_parameters(values), *goes_on))
 

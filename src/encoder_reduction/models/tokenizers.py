@@ -31,7 +31,8 @@ def load(folder: Path, model: PreTrainedModel, what: str) -> PreTrainedTokenizer
     _check_padding(tokenizer, model, what)
     # A tokenizer of another family's class also gives token types, which DistilBERT does not take.
     takes = inspect.signature(model.forward).parameters
-    tokenizer.model_input_names = [name for name in tokenizer.model_input_names if name in takes]
+    asked = dict.fromkeys([*tokenizer.model_input_names, "attention_mask"])  # Without it, padding is read as text.
+    tokenizer.model_input_names = [name for name in asked if name in takes]
     return tokenizer
 
 

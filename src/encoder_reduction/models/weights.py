@@ -60,14 +60,20 @@ def whole(folder: Path, what: str, headless: str | None = None) -> PreTrainedMod
     Args:
         folder: where ``config.json`` and the weights are.
         what: what sentences call the folder.
-        headless: what is said of it where the classifier's last layer is what is missing.
+        headless: what is said of a stranger's, where the classifier's last layer is what is missing; names that
+            wrappers have put a prefix before are read as well.
 
     Raises:
         UserError: a tensor of encoder or head is missing, is too many, has another shape or is not finite.
     """
     with readable(folder, what):
         model, report = _read(folder)
-    if headless and f"{family_named(model.config.model_type).head_output}.weight" in report[0]:
+        family = family_named(model.config.model_type)
+        anchor = f"{family.backbone}.{family.embeddings[0]}.weight"
+        if headless and anchor in report[0] and (renamed := _renaming(report[1], anchor)):
+            _LOGGER.warning("%s has other names for its weights (%s); read as ours.", what, _some(report[1]))
+            model, report = _read(folder, key_mapping=dict.fromkeys(renamed, ""))
+    if headless and f"{family.head_output}.weight" in report[0] and anchor not in report[0]:
         raise UserError(f"{what} {headless}")
     _refuse(what, *report)
     _refuse_infinite(what, model.state_dict())

@@ -107,8 +107,16 @@ class Preset(Section):
         learns = stage == "reduce" and distillation.distill != "none"
         start = updated(Beginning(), given).start
         taught = distillation.teacher is not None or start == "checkpoint"  # by another than the baseline
-        reductions = {name: _reduction(name, self.reductions[name], given, dims) for name in dims}
-        _check_beginning(start, fine_tuning := updated(fine_tuning, given), reductions)
+        planned = self.reductions if start == "pretrained" else _refitted(self.reductions)
+        reductions = {name: _reduction(name, planned[name], given, dims) for name in dims}
+        fine_tuning = updated(fine_tuning, given)
+        _check_epochs(stage, fine_tuning.epochs, start, distillation)
+        if stage == "reduce" and not learns and "teacher" in given:
+            raise UserError(f"teacher={given['teacher']} teaches nothing: give distill=logits or distill=hidden too.")
+        if start != "pretrained" and any(reduction.init == "random" for reduction in reductions.values()):
+            raise UserError(
+                f"init=random draws every weight afresh, whatever was cut: leave out start={start}, or init."
+            )
         corpus = inputs.corpus_instead(self.target if stage == "transfer" else self.source)
         return validated(
             RunPlan,
@@ -199,14 +207,23 @@ def load(name: str) -> tuple[Preset, str]:
     return preset, f"Preset '{preset.name}' ({why})."
 
 
-def _check_beginning(start: Start, fine_tuning: FineTuning, reductions: Mapping[str, Reduction]) -> None:
-    if fine_tuning.epochs == 0 and start == "pretrained":
+def _check_epochs(stage: Stage, epochs: float, start: Start, distillation: Distillation) -> None:
+    if epochs > 0:
+        return
+    if stage != "reduce":
+        raise UserError(f"epochs=0 is for reductions, which are cut and refitted: give a {stage} more epochs.")
+    if start == "pretrained":
         raise UserError(
             "epochs=0 leaves the classification head as it was drawn: give start=baseline or start=checkpoint, whose"
             " head is trained, or more epochs."
         )
-    if start != "pretrained" and any(reduction.init == "random" for reduction in reductions.values()):
-        raise UserError(f"init=random draws every weight afresh, whatever was cut: leave out start={start}, or init.")
+    if distillation.distill != "none":
+        raise UserError(f"epochs=0 learns nothing: leave out distill={distillation.distill}, or give more epochs.")
+
+
+def _refitted(reductions: Mapping[Dimension, Reduction]) -> dict[Dimension, Reduction]:
+    """What is trained is refitted where it is cut, layers too, which are not where the pretrained network is cut."""
+    return {dim: each.model_copy(update={"correct": "least_squares"}) for dim, each in reductions.items()}
 
 
 def _reduction(dim: Dimension, default: Reduction, given: Mapping[str, Any], dims: list[str]) -> Reduction:

@@ -13,6 +13,7 @@ from typing import Any
 import psutil
 import torch
 
+from ..plan.precision import resolve_precision
 from .nvidia import nvml
 
 # Shares of the machine's processor time beyond which timings are doubtful.
@@ -102,10 +103,14 @@ class Watch:
 
 @functools.cache
 def device_name() -> str:
-    """The GPU's name, or the processor's with the threads that torch uses."""
+    """The GPU's name, or the processor's with the threads that torch uses, and whether it computes in bfloat16.
+
+    Processors of several generations call themselves the same, and ``precision=auto`` is another on each.
+    """
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
-    return f"{_processor()} ({torch.get_num_threads()} threads)"
+    bf16 = ", bfloat16" if resolve_precision("auto") == "bf16" else ""
+    return f"{_processor()} ({torch.get_num_threads()} threads{bf16})"
 
 
 def look(device: torch.device) -> MachineState:

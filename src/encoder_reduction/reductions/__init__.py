@@ -12,7 +12,7 @@ from ..models.architectures import sizes_of
 from ..plan.sections import Reduction
 from .correction import correct_hidden, correct_pruned
 from .heads import prune_heads, regroup_heads
-from .hidden import select_width, slice_width
+from .hidden import narrowed, select_width, slice_width
 from .importance import Batch, best, part_scores
 from .intermediate import prune_units
 from .layers import drop_layers, select_layers
@@ -95,10 +95,13 @@ def _prune(
         model = regroup_heads(model, sizes["heads"])
         del cuts["heads"]
         refit -= {"heads"}  # Other softmaxes, the same weights.
+    # A width that is cut afterwards leaves room for so many units.
+    room = narrowed(sizes_of(model), sizes["hidden"]).intermediate if "hidden" in reductions else None
     scores = part_scores(model, {dim: each.criterion for dim, each in cuts.items()}, batches, seed)
     for dim, each in cuts.items():
         prune = prune_heads if dim == "heads" else prune_units
-        model = prune(model, best(scores[dim], sizes[dim], each.spread))
+        most = room if dim == "intermediate" else None
+        model = prune(model, best(scores[dim], sizes[dim], each.spread, most))
     if refit & {"layers", "heads", "intermediate"}:
         scope = {dim: dim in refit for dim in ("heads", "intermediate")}
         correct_pruned(whole, model, batches, **scope, kept_layers=layers if "layers" in refit else None)

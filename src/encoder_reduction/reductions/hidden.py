@@ -17,6 +17,9 @@ from .importance import (
     stream_moments,
 )
 
+# Feed-forward units of a layer whose width is cut, over its hidden size.
+_FEED_FORWARD_RATIO = 4
+
 
 @dataclass(frozen=True)
 class Width:
@@ -38,13 +41,13 @@ class Width:
     pooled: torch.Tensor
 
 
-def narrowed(sizes: Sizes, hidden: int, feed_forward_ratio: int = 4) -> Sizes:
+def narrowed(sizes: Sizes, hidden: int) -> Sizes:
     """The dimensions at another hidden size: as many heads, each proportionally narrower.
 
     At the full hidden size everything stays as it is, so that keeping all is the identity. The feed-forward
     network gets no wider than it was.
     """
-    most = max(sizes.intermediate_by_layer) if hidden == sizes.hidden else feed_forward_ratio * hidden
+    most = max(sizes.intermediate_by_layer) if hidden == sizes.hidden else _FEED_FORWARD_RATIO * hidden
     return sizes.resized(
         head_size=sizes.head_size * hidden // sizes.hidden,
         hidden=hidden,

@@ -122,7 +122,7 @@ def _root_mean_square(model: PreTrainedModel, name: str, batches: list[Batch]) -
     return [(each / count).sqrt() for each in total]
 
 
-def best(scores: PerLayer, size: int, spread: str) -> list[torch.Tensor]:
+def best(scores: PerLayer, size: int, spread: str, most: int | None = None) -> list[torch.Tensor]:
     """What stays of each layer, ascending.
 
     Args:
@@ -130,10 +130,13 @@ def best(scores: PerLayer, size: int, spread: str) -> list[torch.Tensor]:
         size: how many parts of a layer stay; a layer that has fewer keeps them all.
         spread: ``uniform`` (as many in each layer) or ``global`` (the best of all layers together, ``size`` in the
             mean and one at least in each).
+        most: how many of a layer may stay at the most; any number by default.
     """
     if spread == "uniform":
         return [each.topk(min(size, len(each))).indices.sort().values for each in scores]
     first = [each.argmax() for each in scores]
+    if most is not None:
+        scores = [each.scatter(0, each.argsort(descending=True)[most:], -torch.inf) for each in scores]
     safe = torch.cat([each.scatter(0, index.view(1), torch.inf) for each, index in zip(scores, first, strict=True)])
     stays = torch.zeros(len(safe), dtype=torch.bool)
     stays[safe.topk(min(size * len(scores), len(safe))).indices] = True

@@ -8,6 +8,7 @@ from ..data import corpora
 from ..errors import UserError
 from ..models import checkpoints, tokenizers
 from ..models.architectures import sizes_of
+from ..plan.precision import resolve_precision
 from ..plan.sections import RunPlan
 from ..reductions import Cut
 from ..tracking import store
@@ -45,7 +46,8 @@ def teach(
     """
     settings = plan.distillation
     run_id = settings.teacher or source_run
-    fingerprint = corpora.fingerprint(train)
+    read = plan.fine_tuning
+    fingerprint = f"{corpora.fingerprint(train)}-{read.max_length}-{resolve_precision(read.precision)}"
     logits = distillation.cached_logits(run_id, fingerprint) if run_id and settings.distill == "logits" else None
     if logits is not None:
         return distillation.with_teacher(tokenised, logits), None

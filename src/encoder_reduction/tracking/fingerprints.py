@@ -7,6 +7,7 @@ import json
 import sys
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from ..data import inputs
 from ..plan.sections import RunPlan
@@ -36,11 +37,16 @@ def of_plan(plan: RunPlan, source_run: str | None = None, device: str | None = N
 
 def of_configuration(plan: RunPlan) -> str:
     """A digest of what is trained, whatever its seed and however it is measured: runs that share it are repetitions."""
-    aside = {"seed": True, "profiling": True}
-    content = plan.model_dump(mode="json", exclude={**aside, "builds_on": {"__all__": aside}})
+    content = _of_any_seed(plan.model_dump(mode="json"))
     if revisions := inputs.revisions(plan):
         content["inputs"] = revisions
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _of_any_seed(plan: dict[str, Any]) -> dict[str, Any]:
+    """A plan, and all that it builds on, without seed and profiling."""
+    kept = {key: value for key, value in plan.items() if key not in ("seed", "profiling")}
+    return kept | {"builds_on": [_of_any_seed(each) for each in plan["builds_on"]]}
 
 
 def libraries() -> dict[str, str]:
