@@ -14,8 +14,8 @@ from transformers import PreTrainedModel
 
 from encoder_reduction.models.architectures import family_of, sizes_of
 from encoder_reduction.reductions.heads import prune_heads
-from encoder_reduction.reductions.importance import Batch, inputs_of
 from encoder_reduction.reductions.intermediate import prune_units
+from encoder_reduction.reductions.observed import Batch, inputs_of
 
 _TOKENS = 32
 # What the paper lets a tuned mask be; beyond that tuning stops and the layer keeps its mask (section 4.3).

@@ -17,7 +17,7 @@ from encoder_reduction.data import calibration, corpora
 from encoder_reduction.data.tokenisation import tokenise
 from encoder_reduction.models import checkpoints
 from encoder_reduction.plan import presets
-from encoder_reduction.reductions.importance import Batch
+from encoder_reduction.reductions.observed import Batch
 
 pytest_plugins = ["studies", "machines", "browser", "stores"]
 

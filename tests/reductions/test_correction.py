@@ -14,7 +14,7 @@ from encoder_reduction.plan.sections import Reduction
 from encoder_reduction.reductions import cut, reduce_model
 from encoder_reduction.reductions.correction import correct_hidden
 from encoder_reduction.reductions.hidden import principal_basis, select_width, slice_width
-from encoder_reduction.reductions.importance import full_precision
+from encoder_reduction.reductions.observed import full_precision
 from encoder_reduction.reductions.regression import Regression, query_key_bases, value_output_bases
 
 

@@ -13,9 +13,10 @@ from ..plan.sections import Reduction
 from .correction import correct_hidden, correct_pruned
 from .heads import prune_heads, regroup_heads
 from .hidden import narrowed, select_width, slice_width
-from .importance import Batch, best, part_scores
+from .importance import best, part_scores
 from .intermediate import prune_units
 from .layers import drop_layers, select_layers
+from .observed import Batch
 from .sizes import target_sizes
 
 

@@ -19,7 +19,7 @@ from transformers.activations import ACT2FN
 
 from ..models.architectures import family_of, sizes_of
 from .hidden import Width
-from .importance import Batch, full_precision, inference, inputs_of, recorded_inputs, recorded_outputs
+from .observed import Batch, full_precision, inference, inputs_of, recorded_inputs, recorded_outputs
 from .regression import Stream, fit, fit_norm, query_key_bases, value_output_bases
 
 # What is refitted where the width was cut, by the names that a family has for its modules.

@@ -7,15 +7,8 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from ..models.architectures import Sizes, family_of, sizes_of, with_sizes
-from .importance import (
-    Batch,
-    PerLayer,
-    attention_unit_scores,
-    full_precision,
-    head_unit_scores,
-    part_scores,
-    stream_moments,
-)
+from .importance import PerLayer, attention_unit_scores, head_unit_scores, part_scores, stream_moments
+from .observed import Batch, full_precision
 
 # Feed-forward units of a layer whose width is cut, over its hidden size.
 _FEED_FORWARD_RATIO = 4

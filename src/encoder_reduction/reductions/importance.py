@@ -5,36 +5,20 @@ look at data draw on calibration batches: dictionaries of ``input_ids`` and ``at
 ``(batch, tokens)`` and ``labels`` ``(batch,)`` on the model's device.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from functools import wraps
-from typing import Any, TypeVar
+from collections.abc import Sequence
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel
 
 from ..models.architectures import Sizes, family_of, sizes_of
+from .observed import Batch, full_precision, inference, inputs_of, recorded_inputs, recorded_outputs
 
-Batch = dict[str, torch.Tensor]
 # Of each layer its own tensor, since layers may differ in how many heads and units they have.
 PerLayer = list[torch.Tensor]
-Function = TypeVar("Function", bound=Callable[..., Any])
 
 # Criteria that follow the loss's gradient, and the moment of it that they take.
 _ORDERS = {"gradient": 1, "fisher": 2}
-
-
-def full_precision(function: Function) -> Function:
-    """Networks may walk through calibration text in bfloat16; what is made of it, and of weights, keeps precision."""
-
-    @wraps(function)
-    def computed(*args: Any, **kwargs: Any) -> Any:
-        # A new block at every call: one that is entered twice forgets what was before it.
-        with torch.autocast("cpu", enabled=False):
-            return function(*args, **kwargs)
-
-    return computed
 
 
 def part_scores(
@@ -256,49 +240,3 @@ def _units_by_rule(sizes: Sizes, criterion: str, seed: int) -> PerLayer:
     """Each head's units, ``(heads, head_size)`` of each layer."""
     units = _by_rule([sizes.head_size] * sum(sizes.heads_by_layer), criterion, seed)
     return list(torch.stack(units).split(list(sizes.heads_by_layer)))
-
-
-def inputs_of(batch: Batch) -> Batch:
-    """What the model takes of a batch: everything but the labels."""
-    return {name: tensor for name, tensor in batch.items() if name != "labels"}
-
-
-@contextmanager
-def inference(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode (no dropout) for the block, the former mode afterwards."""
-    training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(training)
-
-
-@contextmanager
-def recorded_inputs(modules: list[nn.Module]) -> Iterator[dict[nn.Module, torch.Tensor]]:
-    """The first input of each module at its latest call, while the block runs."""
-
-    def record(module: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
-        store[module] = args[0]
-
-    store: dict[nn.Module, torch.Tensor] = {}
-    yield from _hooked(store, [module.register_forward_pre_hook(record) for module in modules])
-
-
-@contextmanager
-def recorded_outputs(modules: list[nn.Module]) -> Iterator[dict[nn.Module, torch.Tensor]]:
-    """The output of each module at its latest call, while the block runs."""
-
-    def record(module: nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
-        store[module] = output
-
-    store: dict[nn.Module, torch.Tensor] = {}
-    yield from _hooked(store, [module.register_forward_hook(record) for module in modules])
-
-
-def _hooked(store: dict, handles: list) -> Iterator[dict]:
-    try:
-        yield store
-    finally:
-        for handle in handles:
-            handle.remove()

@@ -3,7 +3,8 @@
 from transformers import PreTrainedModel
 
 from ..models.architectures import family_of, sizes_of, with_sizes
-from .importance import Batch, layer_influence
+from .importance import layer_influence
+from .observed import Batch
 
 
 def select_layers(model: PreTrainedModel, size: int, strategy: str, batches: list[Batch] | None = None) -> list[int]:

@@ -8,7 +8,7 @@ text, which is the best approximation of that rank (see :func:`query_key_bases`)
 import torch
 from torch import nn
 
-from .importance import full_precision
+from .observed import full_precision
 
 # Chosen on held-out text: with 32, 200 and 600 calibration texts alike, 0.3 brought the last hidden state
 # nearer to the original's than 0.1 or 3, and much nearer than 0.001 (docs/reductions.md).
