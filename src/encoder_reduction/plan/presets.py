@@ -111,12 +111,7 @@ class Preset(Section):
         reductions = {name: _reduction(name, planned[name], given, dims) for name in dims}
         fine_tuning = updated(fine_tuning, given)
         _check_epochs(stage, fine_tuning.epochs, start, distillation)
-        if stage == "reduce" and not learns and "teacher" in given:
-            raise UserError(f"teacher={given['teacher']} teaches nothing: give distill=logits or distill=hidden too.")
-        if start != "pretrained" and any(reduction.init == "random" for reduction in reductions.values()):
-            raise UserError(
-                f"init=random draws every weight afresh, whatever was cut: leave out start={start}, or init."
-            )
+        _check_weights(stage, start, distillation, reductions)
         corpus = inputs.corpus_instead(self.target if stage == "transfer" else self.source)
         return validated(
             RunPlan,
@@ -219,6 +214,16 @@ def _check_epochs(stage: Stage, epochs: float, start: Start, distillation: Disti
         )
     if distillation.distill != "none":
         raise UserError(f"epochs=0 learns nothing: leave out distill={distillation.distill}, or give more epochs.")
+
+
+def _check_weights(
+    stage: Stage, start: Start, distillation: Distillation, reductions: Mapping[Dimension, Reduction]
+) -> None:
+    """What a network starts and learns from must have something to say in it."""
+    if stage == "reduce" and distillation.teacher and distillation.distill == "none":
+        raise UserError(f"teacher={distillation.teacher} teaches nothing: give distill=logits or distill=hidden too.")
+    if start != "pretrained" and any(reduction.init == "random" for reduction in reductions.values()):
+        raise UserError(f"init=random draws every weight afresh, whatever was cut: leave out start={start}, or init.")
 
 
 def _refitted(reductions: Mapping[Dimension, Reduction]) -> dict[Dimension, Reduction]:
