@@ -28,8 +28,8 @@ _NUMBERS = {
     "Accuracy, as planned": "{:.3f}",
     "Before training": "{:.3f}",
     "Recovered": "{:.3f}",
-    "Total Training Time, as planned (s)": "{:.1f}",
-    "Total Training Time (s)": "{:.1f}",
+    "Total Time, planned (s)": "{:.1f}",
+    "Total Time (s)": "{:.1f}",
     "F1-score": "{:.3f}",
     "Inference Time (ms)": "{:.2f}",
     "Memory (GB)": "{:.2f}",
@@ -85,8 +85,8 @@ def recovered_table(source: pd.DataFrame, recovered: pd.DataFrame, changes: pd.D
             POINTS: both[POINTS],
             "95% interval": _interval(both["95% low"], both["95% high"], "{:+.1f}"),
             "Difference": both["Difference"],
-            "Total Training Time, as planned (s)": both["total_training_seconds planned"],
-            "Total Training Time (s)": both["total_training_seconds"],
+            "Total Time, planned (s)": both["total_training_seconds planned"],
+            "Total Time (s)": both["total_training_seconds"],
         }
     )
 
