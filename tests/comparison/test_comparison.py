@@ -148,7 +148,7 @@ def test_recovered_rows_stand_in_a_table_of_their_own_beside_the_plans():
     (row,) = artifact("recovered.csv").to_dict("records")
     assert (row["accuracy"], row["accuracy_before_training"], row["total_training_seconds"]) == (0.81, 0.78, 190)
     shown = report.partition("## Recovered")[2].partition("##")[0]
-    assert "| minilm-bert | 6 Attention Heads |                  0.700 |             0.780 |       0.810 |" in shown
+    assert "| minilm-bert | 6 Attention Heads |        0.700 |             0.780 |       0.810 |" in shown
     assert "cutting heads leaves +1.0 points instead of -10.0" in shown
     assert "Not recovered: minilm-bert hidden, minilm-bert layers, minilm-roberta heads" in shown
     assert artifact("beside.csv")["Differs in"].tolist() == ["epochs=5 instead of 1.0"]

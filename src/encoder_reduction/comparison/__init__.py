@@ -159,8 +159,8 @@ def _recovered(
     )
     section.say(recovery_answer(changed, changed_again))
     section.say(
-        "Before training is the accuracy on test after cutting and refitting, with no step of training. Total training"
-        " time counts what came before: the baseline's, which was cut, and the recovery's own."
+        "Before training is the accuracy on test after cutting and refitting, with no step of training. Total"
+        " time is that of training and counts what came before: the baseline's, which was cut, and the recovery's own."
     )
     section.say(selection.missing_recoveries(recovered, preset))
     return [section]

@@ -25,10 +25,9 @@ _COLUMNS = {
 }
 _NUMBERS = {
     "Accuracy": "{:.3f}",
-    "Accuracy, as planned": "{:.3f}",
+    "As planned": "{:.3f}",
     "Before training": "{:.3f}",
     "Recovered": "{:.3f}",
-    "Total Time, planned (s)": "{:.1f}",
     "Total Time (s)": "{:.1f}",
     "F1-score": "{:.3f}",
     "Inference Time (ms)": "{:.2f}",
@@ -71,21 +70,20 @@ def recovered_table(source: pd.DataFrame, recovered: pd.DataFrame, changes: pd.D
         recovered: those that were cut from the trained baseline.
         changes: the latter against the baselines.
     """
-    names, figures = ["model", "dim"], ["accuracy", "total_training_seconds"]
-    shown = recovered.reindex(columns=[*names, "checkpoint", "config", "accuracy_before_training", *figures])
-    both = shown.merge(source.reindex(columns=names + figures), on=names, how="left", suffixes=("", " planned"))
+    names, figures = ["model", "dim"], ["accuracy_before_training", "accuracy", "total_training_seconds"]
+    shown = recovered.reindex(columns=[*names, "checkpoint", "config", *figures])
+    both = shown.merge(source[[*names, "accuracy"]], on=names, how="left", suffixes=("", " planned"))
     both = both.merge(changes.drop(columns="Config"), left_on=["checkpoint", "dim"], right_on=["Model", "Dimension"])
     return pd.DataFrame(
         {
             "Model": both["checkpoint"],
             "Config": both["config"].map(in_the_plans_words),
-            "Accuracy, as planned": both["accuracy planned"],
+            "As planned": both["accuracy planned"],
             "Before training": both["accuracy_before_training"],
             "Recovered": both["accuracy"],
             POINTS: both[POINTS],
             "95% interval": _interval(both["95% low"], both["95% high"], "{:+.1f}"),
             "Difference": both["Difference"],
-            "Total Time, planned (s)": both["total_training_seconds planned"],
             "Total Time (s)": both["total_training_seconds"],
         }
     )
