@@ -151,17 +151,14 @@ def _recovered(
     if preset.recovery is None and recovered.empty:
         return []
     section = Section("Recovered: the same reductions, cut from the trained baseline and taught by it")
-    if recovered.empty:
-        section.say(selection.missing_recoveries(recovered, preset))
-        return [section]
-    section.table(
-        "recovered", tables.recovered_table(source, recovered, changed_again), every=recovered.drop(columns="run_ids")
-    )
-    section.say(recovery_answer(changed, changed_again))
-    section.say(
-        "Before training is the accuracy on test after cutting and refitting, with no step of training. Total"
-        " time is that of training and counts what came before: the baseline's, which was cut, and the recovery's own."
-    )
+    if len(recovered):
+        table = tables.recovered_table(source, recovered, changed_again)
+        section.table("recovered", table, every=recovered.drop(columns="run_ids"))
+        section.say(recovery_answer(changed, changed_again))
+        section.say(
+            "Before training is the accuracy on test after cutting and refitting, with no step of training. Total time"
+            " is that of training and counts what came before: the baseline's, which was cut, and the recovery's own."
+        )
     section.say(selection.missing_recoveries(recovered, preset))
     return [section]
 

@@ -70,9 +70,8 @@ def whole(folder: Path, what: str, headless: str | None = None) -> PreTrainedMod
         model, report = _read(folder)
         family = family_named(model.config.model_type)
         anchor = f"{family.backbone}.{family.embeddings[0]}.weight"
-        if headless and anchor in report[0] and (renamed := _renaming(report[1], anchor)):
-            _LOGGER.warning("%s has other names for its weights (%s); read as ours.", what, _some(report[1]))
-            model, report = _read(folder, key_mapping=dict.fromkeys(renamed, ""))
+        if headless and anchor in report[0]:
+            model, report = _read_renamed(folder, what, report, anchor, "ours") or (model, report)
     if headless and f"{family.head_output}.weight" in report[0] and anchor not in report[0]:
         raise UserError(f"{what} {headless}")
     _refuse(what, *report)
@@ -100,10 +99,11 @@ def encoder(folder: Path, config: PretrainedConfig, what: str) -> dict[str, torc
         model, report = _read(folder, config=config)
         backbone = model.get_submodule(family.backbone)
         names = {f"{family.backbone}.{name}" for name in backbone.state_dict()}
-        missing, unexpected, _ = report
-        if missing & names and (renamed := _renaming(unexpected, f"{family.embeddings[0]}.weight")):
-            _LOGGER.warning("%s has other names for its weights (%s); read as the encoder's.", what, _some(unexpected))
-            model, report = _read(folder, config=config, key_mapping=dict.fromkeys(renamed, ""))
+        missing, *_ = report
+        if missing & names:
+            anchor = f"{family.embeddings[0]}.weight"
+            again = _read_renamed(folder, what, report, anchor, "the encoder's", config=config)
+            model, report = again or (model, report)
             backbone = model.get_submodule(family.backbone)
     missing, unexpected, mismatched = report
     parts = {name for name, _ in backbone.named_children()}
@@ -130,6 +130,16 @@ def _read(folder: Path, **more: Any) -> tuple[PreTrainedModel, _Report]:
     )
     mismatched = {name for name, *_ in report["mismatched_keys"]}
     return model, (set(report["missing_keys"]), set(report["unexpected_keys"]), mismatched)
+
+
+def _read_renamed(
+    folder: Path, what: str, report: _Report, anchor: str, whose: str, **more: Any
+) -> tuple[PreTrainedModel, _Report] | None:
+    """What :func:`_read` gives without what stands before the names, which is said; nothing where that is not known."""
+    if not (renamed := _renaming(report[1], anchor)):
+        return None
+    _LOGGER.warning("%s has other names for its weights (%s); read as %s.", what, _some(report[1]), whose)
+    return _read(folder, key_mapping=dict.fromkeys(renamed, ""), **more)
 
 
 def _renaming(unexpected: Iterable[str], anchor: str) -> list[str]:

@@ -16,8 +16,8 @@ def _split(value: Any) -> Any:
     return [part for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
-def _check_budget(value: str | None) -> str | None:
-    quantity, _, share = (value or "flops:0.5").partition(":")
+def _check_budget(value: str) -> str:
+    quantity, _, share = value.partition(":")
     if quantity not in BUDGETS or not re.fullmatch(r"0?\.\d+", share) or not float(share):
         raise ValueError(f"give one of {', '.join(BUDGETS)} and a share between 0 and 1, as flops:0.5")
     return value
@@ -146,7 +146,7 @@ class Reduction(Section):
 
     keep: float = Field(0.5, gt=0, le=1, description="share of the dimension that stays")
     size: int | None = Field(None, gt=0, description="exact size that stays; overrides keep")
-    budget: Annotated[str | None, AfterValidator(_check_budget)] = Field(
+    budget: Annotated[str, AfterValidator(_check_budget)] | None = Field(
         None,
         description="what may be left of the FLOPs (of a text of 128 tokens) or of the parameters, as flops:0.5;"
         " decides the size, of several dimensions the same share of each",

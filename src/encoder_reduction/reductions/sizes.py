@@ -9,7 +9,7 @@ from ..models.architectures import Sizes, family_of, sizes_of
 from ..plan.sections import Reduction
 from .hidden import narrowed
 
-# Length of the text whose FLOPs a budget is a share of.
+# Length of the text whose FLOPs are compared, and a budget is a share of.
 FLOPS_TOKENS = 128
 # How far a budget may be overspent; whole layers are coarse.
 TOLERANCE = 0.06

@@ -13,10 +13,9 @@ from ..profiling.energy import joules_per_example
 from ..profiling.inference import TEXTS, Profiler, Workload, flops_of
 from ..profiling.latency import Latency
 from ..profiling.memory import PeakMemory
+from ..reductions.sizes import FLOPS_TOKENS
 from ..training.evaluation import Evaluation
 from ..training.fine_tuning import Training
-
-_COMPARED_LENGTH = 128
 
 
 @dataclass(frozen=True)
@@ -157,7 +156,7 @@ def of_inference(inference: InferenceFigures) -> dict[str, float]:
         "tokenisation_ms": inference.tokenisation.ms_per_example,
         "end_to_end_ms": inference.end_to_end.ms_per_example,
         "flops_per_example": flops,
-        f"flops_{_COMPARED_LENGTH}": inference.flops.forward(_COMPARED_LENGTH),
+        f"flops_{FLOPS_TOKENS}": inference.flops.forward(FLOPS_TOKENS),
         "inference_flops_per_second": rate,
         "matrix_product_flops_per_second": inference.product_rate,
         "inference_matrix_product_share": rate / inference.product_rate,
