@@ -8,7 +8,9 @@ from encoder_reduction import command_line as cli
 
 @click.command(cls=cli.EntryPoint, help=__doc__)
 @cli.model_option
-@click.option("--dim", required=True, help="heads, hidden, layers or intermediate; several: heads+intermediate.")
+@click.option(
+    "--dim", required=True, help="heads, hidden, layers or intermediate; several: heads+intermediate; mixed: all."
+)
 @cli.preset_option
 @cli.seed_option
 @cli.reduction_options

@@ -23,7 +23,7 @@ name=${1-}
 shift
 
 case $name in
-    baseline | reduce | transfer | profile | task)
+    baseline | reduce | compress | transfer | profile | task)
         resources=("--gres=$GRES" "--cpus-per-task=$CPUS" "--mem=$MEMORY" "--time=$TIME")
         partition=$PARTITION
         ;;

@@ -10,7 +10,7 @@ from pydantic.fields import FieldInfo
 
 from .errors import UserError, explain, leave_in_order_when_stopped
 from .plan.presets import Preset, load
-from .plan.sections import MODELS, Beginning, Distillation, FineTuning, Inputs, Profiling, Reduction
+from .plan.sections import MODELS, Beginning, Budget, Distillation, FineTuning, Inputs, Profiling, Reduction
 from .plan.study import Study
 from .tracking import job
 
@@ -93,7 +93,7 @@ def setting_options(*sections: type[BaseModel]) -> Decorator:
 
 run_options = setting_options(FineTuning, Profiling)
 input_options = setting_options(Inputs)
-reduction_options = setting_options(Reduction, Beginning, Distillation)
+reduction_options = setting_options(Reduction, Budget, Beginning, Distillation)
 
 
 def load_preset(name: str) -> Preset:

@@ -188,7 +188,7 @@ def test_a_start_or_a_recovery_that_makes_no_sense_is_one_sentence(packaged, giv
     [
         (
             {"budget": "joules:0.5"},
-            "budget=joules:0.5 is not allowed: give one of flops, parameters and a share between",
+            "budget=joules:0.5 is not allowed: give one of latency, flops, parameters and a share between",
         ),
         ({"budget": "flops:1.2"}, "budget=flops:1.2 is not allowed"),
         ({"budget": "flops:0.0"}, "budget=flops:0.0 is not allowed"),
@@ -201,6 +201,24 @@ def test_a_start_or_a_recovery_that_makes_no_sense_is_one_sentence(packaged, giv
 def test_a_budget_that_makes_no_sense_is_one_sentence(packaged, given, complaint):
     with pytest.raises(UserError, match=re.escape(complaint)):
         packaged.plan("reduce", "bert", "heads", given)
+
+
+def test_how_a_budget_is_met_needs_one(packaged):
+    with pytest.raises(UserError, match="search_candidates=4 says how a budget is met: give budget too"):
+        packaged.plan("reduce", "bert", "heads", {"search_candidates": 4})
+    assert packaged.plan("reduce", "bert", "heads", {"budget": "latency:.50"}).budget.budget == "latency:0.5"
+
+
+def test_mixed_is_every_dimension_and_their_order_is_the_presets(packaged):
+    mixed = packaged.plan("reduce", "bert", "mixed")
+    assert set(mixed.reductions) == set(packaged.reductions)
+    assert mixed.dim == "mixed"
+    assert mixed == packaged.plan("reduce", "bert", "layers+intermediate+hidden+heads")
+    assert packaged.plan("reduce", "bert", "layers+heads").dim == "heads+layers"
+    with pytest.raises(
+        UserError, match="Unknown dim 'width'; choose one of: heads, hidden, layers, intermediate, mixed"
+    ):
+        packaged.plan("reduce", "bert", "heads+width")
 
 
 def test_spread_is_of_heads_and_intermediate(packaged):

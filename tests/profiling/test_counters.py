@@ -107,20 +107,36 @@ def test_contenders_warm_up_before_their_rounds_count(clock):
     assert (other.median, other.interval) == (pytest.approx(2), pytest.approx((2, 2)))
 
 
-def test_contenders_take_turns_and_each_begins_a_round_once(readings):
+def turns(readings, rounds=30):
+    """Who is called when, each taking ten times as long where another was called before."""
     order = []
 
     def named(name, milliseconds):
         def call():
+            cold = not order or order[-1] != name
             order.append(name)
-            return milliseconds
+            return 10 * milliseconds if cold else milliseconds
 
         return [call]
 
     contenders = [named("A", 10.0), named("B", 5.0), named("C", 20.0)]
-    ratios = latency.measure_interleaved(contenders, device=CPU, relative_width=1.0, min_repetitions=3, time_budget=60)
-    assert "".join(order).startswith("ABCBCACAB")
-    assert [ratio.median for ratio in ratios] == [1, 2, 0.5]
+    ratios = latency.measure_interleaved(
+        contenders, device=CPU, relative_width=0, min_repetitions=rounds, time_budget=0
+    )
+    return order, [ratio.median for ratio in ratios]
+
+
+def test_what_another_has_driven_out_of_the_caches_is_not_timed(readings):
+    assert turns(readings)[1] == [1, 2, 0.5]
+
+
+def test_contenders_take_turns_and_none_always_follows_the_same(readings):
+    order, _ = turns(readings)
+    rounds = ["".join(order[start : start + 6]) for start in range(0, len(order), 6)]
+    assert all(sorted(each) == sorted("AABBCC") for each in rounds)
+    assert {each[0] for each in rounds} == {each[2] for each in rounds} == {"A", "B", "C"}
+    assert len(set(rounds)) == 6
+    assert turns(readings)[0] == order
 
 
 def test_a_matrix_product_has_two_operations_for_each_multiplication(monkeypatch):

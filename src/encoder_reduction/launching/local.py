@@ -101,6 +101,17 @@ class Launcher:
         attempts = [functools.partial(self._attempt, plan.label, self._run_task, plan) for plan in plans]
         self._together(attempts, self._jobs)
 
+    def launch_source(self, plan: RunPlan) -> None:
+        """Carry out what a plan builds on, unless a finished run does already."""
+        try:
+            find_source(self._study.experiment_id, plan)
+        except UserError:
+            self.launch(plan.builds_on[:1])
+        else:
+            with self._counting:
+                self._count += 1
+            self._say(f"[{self._count:>2}/{self._total}] {plan.builds_on[0].label}  finished already")
+
     def launch_profiles(self, study: Study, plans: Sequence[RunPlan]) -> None:
         """Measure the models of each plan's family in turn, unless that has been done for the same runs."""
         attempts = [

@@ -12,13 +12,13 @@ import yaml
 from pydantic import BaseModel, Field, model_validator
 
 from ..errors import UserError
+from . import rules
 from .complaints import one_of, refuse_unknown, updated, validated
 from .sections import (
-    CRITERIA,
     DIMENSIONS,
-    SPREADING,
-    STRATEGIES,
+    MIXED,
     Beginning,
+    Budget,
     Checkpoint,
     Corpus,
     Dimension,
@@ -32,7 +32,6 @@ from .sections import (
     Section,
     Seed,
     Stage,
-    Start,
     Variant,
 )
 
@@ -74,7 +73,7 @@ class Preset(Section):
     @model_validator(mode="after")
     def _legal_reductions(self) -> Self:
         for dim, reduction in self.reductions.items():
-            _check_reduction(dim, reduction)
+            rules.check_reduction(dim, reduction)
         return self
 
     def plan(
@@ -85,7 +84,7 @@ class Preset(Section):
         Args:
             stage: what the run does.
             model: ``bert``, ``roberta`` or ``distilbert``.
-            dim: one dimension, or several joined by ``+``; none for a baseline.
+            dim: one dimension, several joined by ``+``, or ``mixed``, which is all; none for a baseline.
             overrides: values by field name (``epochs``, ``keep``, ``seed``, ...); ``None`` means absent.
 
         Raises:
@@ -93,25 +92,22 @@ class Preset(Section):
         """
         given = {key: value for key, value in (overrides or {}).items() if value is not None}
         one_of("model", model, tuple(self.models))
-        dims = dim.split("+") if dim else []
-        for name in dims:
-            one_of("dim", name, tuple(self.reductions))
+        dims = self._dimensions(dim)
         sections: dict[str, type[BaseModel]] = {"inputs": Inputs, "fine_tuning": FineTuning, "profiling": Profiling}
         if dims and stage == "reduce":
-            sections |= {"reduction": Reduction, "distillation": Distillation, "beginning": Beginning}
+            sections |= {"reduction": Reduction, "budget": Budget, "distillation": Distillation, "beginning": Beginning}
         refuse_unknown(given, {"seed", *(f for s in sections.values() for f in s.model_fields)})
         fine_tuning = self.transfer if stage == "transfer" else self.fine_tuning
-        if "size" in given and len(dims) > 1:
-            raise UserError(f"size={given['size']} is ambiguous for dim={dim}: give keep, or reduce one dimension.")
+        budget = rules.budget(given, dims)
         distillation, inputs = updated(self.distillation, given), updated(Inputs(), given)
         learns = stage == "reduce" and distillation.distill != "none"
         start = updated(Beginning(), given).start
         taught = distillation.teacher is not None or start == "checkpoint"  # by another than the baseline
-        planned = self.reductions if start == "pretrained" else _refitted(self.reductions)
-        reductions = {name: _reduction(name, planned[name], given, dims) for name in dims}
+        planned = self.reductions if start == "pretrained" else rules.refitted(self.reductions)
+        reductions = {name: rules.reduction(name, planned[name], given, dims) for name in dims}
         fine_tuning = updated(fine_tuning, given)
-        _check_epochs(stage, fine_tuning.epochs, start, distillation)
-        _check_weights(stage, start, distillation, reductions)
+        rules.check_epochs(stage, fine_tuning.epochs, start, distillation)
+        rules.check_weights(stage, start, distillation, reductions)
         corpus = inputs.corpus_instead(self.target if stage == "transfer" else self.source)
         return validated(
             RunPlan,
@@ -122,6 +118,7 @@ class Preset(Section):
             corpus=corpus,
             fine_tuning=fine_tuning,
             reductions=reductions,
+            budget=budget,
             start=start,
             distillation=distillation if learns else None,
             profiling=updated(self.profiling, given),
@@ -130,6 +127,15 @@ class Preset(Section):
             variants=self.variants,
             recovery=self.recovery if stage == "transfer" and dims else None,
         )
+
+    def _dimensions(self, dim: str | None) -> list[Dimension]:
+        """Those that are named, each once, in the preset's order; all of them where it is ``mixed``."""
+        if dim == MIXED:
+            return list(self.reductions)
+        named = dim.split("+") if dim else []
+        for name in named:
+            one_of("dim", name, (*self.reductions, MIXED))
+        return [name for name in self.reductions if name in named]
 
     def _sources(
         self, stage: Stage, model: str, dim: str | None, given: Mapping[str, Any], of_baseline: bool
@@ -200,64 +206,3 @@ def load(name: str) -> tuple[Preset, str]:
         raise UserError(f"Preset {path} must be a mapping with the sections of presets/packaged.yaml.")
     preset = validated(Preset, where=f"Preset {path.name}: ", **values)
     return preset, f"Preset '{preset.name}' ({why})."
-
-
-def _check_epochs(stage: Stage, epochs: float, start: Start, distillation: Distillation) -> None:
-    if epochs > 0:
-        return
-    if stage != "reduce":
-        raise UserError(f"epochs=0 is for reductions, which are cut and refitted: give a {stage} more epochs.")
-    if start == "pretrained":
-        raise UserError(
-            "epochs=0 leaves the classification head as it was drawn: give start=baseline or start=checkpoint, whose"
-            " head is trained, or more epochs."
-        )
-    if distillation.distill != "none":
-        raise UserError(f"epochs=0 learns nothing: leave out distill={distillation.distill}, or give more epochs.")
-
-
-def _check_weights(
-    stage: Stage, start: Start, distillation: Distillation, reductions: Mapping[Dimension, Reduction]
-) -> None:
-    """What a network starts and learns from must have something to say in it."""
-    if stage == "reduce" and distillation.teacher and distillation.distill == "none":
-        raise UserError(f"teacher={distillation.teacher} teaches nothing: give distill=logits or distill=hidden too.")
-    if start != "pretrained" and any(reduction.init == "random" for reduction in reductions.values()):
-        raise UserError(f"init=random draws every weight afresh, whatever was cut: leave out start={start}, or init.")
-
-
-def _refitted(reductions: Mapping[Dimension, Reduction]) -> dict[Dimension, Reduction]:
-    """What is trained is refitted where it is cut, layers too, which are not where the pretrained network is cut."""
-    return {dim: each.model_copy(update={"correct": "least_squares"}) for dim, each in reductions.items()}
-
-
-def _reduction(dim: Dimension, default: Reduction, given: Mapping[str, Any], dims: list[str]) -> Reduction:
-    """A dimension's reduction with the overrides that make sense for it.
-
-    With several dimensions, ``strategy``, ``criterion`` and ``spread`` go to those that know the value.
-    """
-    given = dict(given)
-    for key, table in (("strategy", STRATEGIES), ("criterion", CRITERIA)):
-        if key in given and given[key] not in table[dim] and any(given[key] in table[d] for d in dims):
-            del given[key]
-    if dim not in SPREADING and set(SPREADING) & set(dims):
-        given.pop("spread", None)
-    if "budget" in given and (sizes := {"keep", "size"} & set(given)):
-        raise UserError(f"budget={given['budget']} decides how much stays: leave out {' and '.join(sorted(sizes))}.")
-    reduction = updated(default, given)
-    _check_reduction(dim, reduction)
-    return reduction
-
-
-def _check_reduction(dim: Dimension, reduction: Reduction) -> None:
-    one_of(f"strategy of dim={dim}", reduction.strategy, STRATEGIES[dim])
-    if reduction.criterion is not None:
-        if not CRITERIA[dim]:
-            raise UserError(f"criterion={reduction.criterion} does not apply to dim={dim}; choose a strategy instead.")
-        one_of(f"criterion of dim={dim}", reduction.criterion, CRITERIA[dim])
-    elif CRITERIA[dim]:
-        raise UserError(f"dim={dim} needs a criterion; choose one of: {', '.join(CRITERIA[dim])}.")
-    if reduction.budget and reduction.strategy == "regroup":
-        raise UserError(f"strategy=regroup saves nothing, so that it meets no budget={reduction.budget}: give prune.")
-    if reduction.spread != "uniform" and dim not in SPREADING:
-        raise UserError(f"spread={reduction.spread} does not apply to dim={dim}, but to {' and '.join(SPREADING)}.")

@@ -19,11 +19,11 @@ def _split(value: Any) -> Any:
 def _check_budget(value: str) -> str:
     quantity, _, share = value.partition(":")
     if quantity not in BUDGETS or not re.fullmatch(r"0?\.\d+", share) or not float(share):
-        raise ValueError(f"give one of {', '.join(BUDGETS)} and a share between 0 and 1, as flops:0.5")
-    return value
+        raise ValueError(f"give one of {', '.join(BUDGETS)} and a share between 0 and 1, as latency:0.5")
+    return f"{quantity}:{float(share):g}"
 
 
-BUDGETS = ("flops", "parameters")
+BUDGETS = ("latency", "flops", "parameters")
 Stage = Literal["baseline", "reduce", "transfer"]
 ModelKey = Literal["bert", "roberta", "distilbert"]
 Dimension = Literal["heads", "hidden", "layers", "intermediate"]
@@ -32,6 +32,7 @@ Start = Literal["pretrained", "baseline", "checkpoint"]
 MODELS: tuple[ModelKey, ...] = ("bert", "roberta", "distilbert")
 # The plan's; the feed-forward width is one that can be cut besides.
 DIMENSIONS: tuple[Dimension, ...] = ("heads", "hidden", "layers")
+MIXED = "mixed"
 STRATEGIES = {
     "heads": ("prune", "regroup"),
     "hidden": ("project", "slice"),
@@ -146,14 +147,6 @@ class Reduction(Section):
 
     keep: float = Field(0.5, gt=0, le=1, description="share of the dimension that stays")
     size: int | None = Field(None, gt=0, description="exact size that stays; overrides keep")
-    budget: Annotated[str, AfterValidator(_check_budget)] | None = Field(
-        None,
-        description="what may be left of the FLOPs (of a text of 128 tokens) or of the parameters, as flops:0.5;"
-        " decides the size, of several dimensions the same share of each",
-    )
-    budget_tolerance: float | None = Field(
-        None, ge=0, lt=1, description="how far a budget may be overspent where sizes are coarse; 0.06 when absent"
-    )
     strategy: str = Field(description="how the dimension is cut")
     criterion: str | None = Field(None, description="how what stays is ranked")
     spread: Literal["uniform", "global"] = Field(
@@ -169,6 +162,45 @@ class Reduction(Section):
     calibration_seed: int | None = Field(
         None, ge=0, le=_LARGEST_SEED, description="seed of the draw of these texts; the run's when absent"
     )
+
+
+class Budget(Section):
+    """What a reduced network may cost, which decides how much of each dimension stays."""
+
+    budget: Annotated[str, AfterValidator(_check_budget)] = Field(
+        description="what may be left of the whole network's inference time on this device, of its FLOPs (of a text of"
+        " 128 tokens) or of its parameters: latency:0.5, flops:0.5, parameters:0.5"
+    )
+    budget_tolerance: float = Field(
+        0.06, ge=0, lt=1, description="how far a budget may be overspent where sizes are coarse, as whole layers are"
+    )
+    budget_batch_size: int | None = Field(
+        None, gt=0, description="texts at once whose inference time is the budget's; batch_size when absent"
+    )
+    budget_tokens: int | None = Field(
+        None, gt=2, description="their length in tokens; test texts in their own lengths when absent"
+    )
+    search_candidates: int = Field(
+        18, gt=0, description="of several dimensions: how many ways to share a budget out are cut, refitted and judged"
+    )
+    search_examples: int = Field(
+        256, ge=0, description="training texts on which the best of them are recovered before one is taken; 0: none"
+    )
+
+    @property
+    def quantity(self) -> str:
+        """``latency``, ``flops`` or ``parameters``."""
+        return self.budget.partition(":")[0]
+
+    @property
+    def share(self) -> float:
+        """What may be left of the whole network's."""
+        return float(self.budget.partition(":")[2])
+
+    @property
+    def most(self) -> float:
+        """The same with the tolerance."""
+        return self.share * (1 + self.budget_tolerance)
 
 
 class Distillation(Section):
@@ -220,6 +252,7 @@ class RunPlan(Section):
     corpus: Corpus
     fine_tuning: FineTuning
     reductions: dict[Dimension, Reduction] = {}
+    budget: Budget | None = Field(None, description="decides the sizes, where it is given")
     start: Start = Field("pretrained", description="which weights a reduction cuts")
     distillation: Distillation | None = Field(None, description="only where the run distils")
     profiling: Profiling
@@ -235,11 +268,12 @@ class RunPlan(Section):
 
     @property
     def dim(self) -> str:
-        """The reduced dimensions, joined by ``+``; ``none`` for a baseline."""
-        return "+".join(self.reductions) or "none"
+        """The reduced dimensions, joined by ``+``; ``none`` for a baseline, ``mixed`` for all that there are."""
+        return MIXED if set(self.reductions) == set(STRATEGIES) else "+".join(self.reductions) or "none"
 
     @property
     def label(self) -> str:
         """What lines of progress call the run."""
         what = self.stage if self.start == "pretrained" else "recover"
-        return f"{what:<8} {self.model:<10} {self.dim:<6} seed {self.seed}"
+        budget = f" {self.budget.budget}" if self.budget else ""
+        return f"{what:<8} {self.model:<10} {self.dim:<6}{budget} seed {self.seed}"

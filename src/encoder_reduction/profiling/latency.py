@@ -1,6 +1,5 @@
 """How long calls take: warmed up, synchronised, repeated until the median is known well enough."""
 
-import itertools
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -110,10 +109,11 @@ def measure_interleaved(
     min_repetitions: int,
     time_budget: float,
 ) -> list[Ratio]:
-    """How many times as fast as the first each set of calls is, measured in turn: A B C, B C A, C A B, ...
+    """How many times as fast as the first each set of calls is, measured in turn, every round in another order.
 
     What slows the machine for a while slows all of them, so the ratio within a round holds where the
-    times themselves do not.
+    times themselves do not. Each turn begins with a sweep that is not counted: it brings back into the caches what the
+    others have driven out, as where one of them runs alone.
 
     Args:
         contenders: sets of calls that do the same work in different ways; the first is the reference.
@@ -125,16 +125,14 @@ def measure_interleaved(
     Returns:
         One ratio a contender, the first's own (1 exactly) included.
     """
-    timed = _timer(device)
-
-    starts = itertools.count()
+    timed, draw = _timer(device), np.random.default_rng(0)
 
     def one_round() -> list[float]:
-        # Each round starts with another one, so that none always follows the same.
-        start, count = next(starts), len(contenders)
-        order = [(start + position) % count for position in range(count)]
-        times = {index: sum(_sweep(contenders[index], timed)) for index in order}
-        return [times[index] for index in range(count)]
+        times = [0.0] * len(contenders)
+        for index in draw.permutation(len(contenders)):  # None always follows the same.
+            _sweep(contenders[index], timed)
+            times[index] = sum(_sweep(contenders[index], timed))
+        return times
 
     def narrow(rounds: list[list[float]]) -> bool:
         return all((r.interval[1] - r.interval[0]) <= relative_width * r.median for r in _ratios(np.asarray(rounds)))

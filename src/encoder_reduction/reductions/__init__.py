@@ -13,7 +13,7 @@ from ..plan.sections import Reduction
 from .correction import correct_hidden, correct_pruned
 from .heads import prune_heads, regroup_heads
 from .hidden import narrowed, select_width, slice_width
-from .importance import best, part_scores
+from .importance import PerLayer, best, part_scores
 from .intermediate import prune_units
 from .layers import drop_layers, select_layers
 from .observed import Batch
@@ -42,7 +42,13 @@ def reduce_model(
     return cut(model, reductions, batches, seed).model
 
 
-def cut(model: PreTrainedModel, reductions: dict[str, Reduction], batches: list[Batch], seed: int) -> Cut:
+def cut(
+    model: PreTrainedModel,
+    reductions: dict[str, Reduction],
+    batches: list[Batch],
+    seed: int,
+    scores: dict[str, PerLayer] | None = None,
+) -> Cut:
     """Make a classifier smaller along one or several dimensions.
 
     Depth comes first, so that what follows calibrates on fewer layers; then heads and feed-forward units, which are
@@ -53,19 +59,20 @@ def cut(model: PreTrainedModel, reductions: dict[str, Reduction], batches: list[
         reductions: by dimension (``heads``, ``intermediate``, ``hidden``, ``layers``).
         batches: calibration batches of training text.
         seed: of everything random in the choice, and of fresh weights where ``init`` is ``random``.
+        scores: what :func:`importance_of` says of the network, where it is known; of a shallower one it does not hold.
 
     Raises:
-        UserError: a size that the architecture does not allow, or a budget that it cannot be cut to.
+        UserError: a size that the architecture does not allow.
     """
     fresh = any(reduction.init == "random" for reduction in reductions.values())
     if fresh:
         reductions = {dim: _any_choice(dim, reduction) for dim, reduction in reductions.items()}
     full = sizes_of(model)
-    sizes = target_sizes(model, reductions)
+    sizes = target_sizes(full, reductions)
     layers, basis = list(range(full.layers)), None
     if "layers" in reductions:
         layers = select_layers(model, sizes["layers"], reductions["layers"].strategy, batches)
-    model = _prune(model, layers, reductions, sizes, batches, seed)
+    model = _prune(model, layers, reductions, sizes, batches, seed, None if "layers" in reductions else scores)
     if "hidden" in reductions:
         how = reductions["hidden"]
         width = select_width(model, sizes["hidden"], how.criterion, batches, seed, how.strategy)
@@ -84,6 +91,7 @@ def _prune(
     sizes: dict[str, int],
     batches: list[Batch],
     seed: int,
+    scores: dict[str, PerLayer] | None,
 ) -> PreTrainedModel:
     """Keep some layers, remove heads and feed-forward units, and refit what is left to what it was."""
     refit = {dim for dim, reduction in reductions.items() if reduction.correct == "least_squares"}
@@ -98,7 +106,7 @@ def _prune(
         refit -= {"heads"}  # Other softmaxes, the same weights.
     # A width that is cut afterwards leaves room for so many units.
     room = narrowed(sizes_of(model), sizes["hidden"]).intermediate if "hidden" in reductions else None
-    scores = part_scores(model, {dim: each.criterion for dim, each in cuts.items()}, batches, seed)
+    scores = scores or importance_of(model, cuts, batches, seed)
     for dim, each in cuts.items():
         prune = prune_heads if dim == "heads" else prune_units
         most = room if dim == "intermediate" else None
@@ -107,6 +115,14 @@ def _prune(
         scope = {dim: dim in refit for dim in ("heads", "intermediate")}
         correct_pruned(whole, model, batches, **scope, kept_layers=layers if "layers" in refit else None)
     return model
+
+
+def importance_of(
+    model: PreTrainedModel, reductions: dict[str, Reduction], batches: list[Batch], seed: int
+) -> dict[str, PerLayer]:
+    """How much each head and each feed-forward unit matters, by those dimensions that a reduction cuts."""
+    criteria = {dim: each.criterion for dim, each in reductions.items() if dim in ("heads", "intermediate")}
+    return part_scores(model, criteria, batches, seed)
 
 
 def needs_calibration(reduction: Reduction) -> bool:

@@ -1,12 +1,15 @@
 """What a run is called, and what it says of itself: its name, tags and parameters."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 import torch
 from datasets import DatasetDict
 from transformers import PreTrainedModel
 
 from ..data import corpora
 from ..models.architectures import sizes_of
-from ..plan.sections import RunPlan
+from ..plan.sections import Dimension, Reduction, RunPlan
 from ..profiling.energy import EnergyUsed
 from ..profiling.machine import Watch
 from ..profiling.memory import PeakMemory
@@ -15,7 +18,12 @@ from ..tracking import fingerprints
 
 
 def config_name(plan: RunPlan, model: PreTrainedModel) -> str:
-    """What a row's configuration is called: ``baseline``, ``hidden-384``, ``layers-6+heads-6``."""
+    """What a row's configuration is called: ``baseline``, ``hidden-384``, ``layers-6+heads-6``, ``mixed@latency-0.5``.
+
+    Where a budget decides the sizes, these may be others for another seed; the configuration is the same.
+    """
+    if plan.budget:
+        return f"{plan.dim}@{plan.budget.budget.replace(':', '-')}"
     sizes = sizes_of(model)
     return "+".join(f"{dim}-{getattr(sizes, dim)}" for dim in plan.reductions) or "baseline"
 
@@ -46,19 +54,28 @@ def machine_tags(machine: Watch, memory: PeakMemory, energy: EnergyUsed) -> dict
     }
 
 
-def flat_params(plan: RunPlan, model: PreTrainedModel) -> dict[str, object]:
+def flat_params(
+    plan: RunPlan, model: PreTrainedModel, decided: Mapping[Dimension, Reduction] = MappingProxyType({})
+) -> dict[str, object]:
     """The plan's values under the names that ``-P`` takes, and the dimensions of the network.
 
     Where several dimensions are reduced, each one's values carry its name in front.
+
+    Args:
+        plan: of the run.
+        model: the reduced network.
+        decided: what a budget has made of the plan's reductions.
     """
     sizes = sizes_of(model)
     params: dict[str, object] = {"model": plan.model, "dim": plan.dim, "seed": plan.seed}
     params |= plan.fine_tuning.model_dump() | plan.profiling.model_dump()
     params |= plan.distillation.model_dump() if plan.distillation else {}
+    params |= plan.budget.model_dump() if plan.budget else {}
+    left_out = {"keep", "size"} if plan.budget else set()
     if plan.stage == "reduce":
-        for dim, reduction in plan.reductions.items():
+        for dim, reduction in {**plan.reductions, **decided}.items():
             prefix = f"{dim}." if len(plan.reductions) > 1 else ""
-            params |= {f"{prefix}{key}": value for key, value in reduction.model_dump().items()}
+            params |= {f"{prefix}{key}": value for key, value in reduction.model_dump(exclude=left_out).items()}
     if not sizes.even:
         params |= {
             "attention_heads_by_layer": ",".join(map(str, sizes.heads_by_layer)),

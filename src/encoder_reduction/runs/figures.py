@@ -13,7 +13,7 @@ from ..profiling.energy import joules_per_example
 from ..profiling.inference import TEXTS, Profiler, Workload, flops_of
 from ..profiling.latency import Latency
 from ..profiling.memory import PeakMemory
-from ..reductions.sizes import FLOPS_TOKENS
+from ..reductions.costs import FLOPS_TOKENS
 from ..training.evaluation import Evaluation
 from ..training.fine_tuning import Training
 

@@ -34,5 +34,19 @@ def that_fit(profiling: Profiling, model: PreTrainedModel) -> Profiling:
     return profiling.model_copy(update={"fixed_lengths": fitting})
 
 
+def check_budget_tokens(tokens: int, model: PreTrainedModel) -> None:
+    """Refuse a length of a budget's texts that the network cannot read.
+
+    Raises:
+        UserError: so many tokens do not fit.
+    """
+    positions = _positions(model)
+    if tokens > positions:
+        raise UserError(
+            f"budget_tokens={tokens} is not allowed for a network that has positions for {positions} tokens; give"
+            f" {positions} or less."
+        )
+
+
 def _positions(model: PreTrainedModel) -> int:
     return family_of(model).positions(model.config)

@@ -1,7 +1,7 @@
 """Paired profiling: the models of finished runs measured in turn in one process, so that ratios hold.
 
 Two runs measure their latency minutes apart, on a machine that may have slowed meanwhile. Here all
-models take turns, A B C, B C A, and only ratios within a round are reported.
+models take turns, in another order every round, and only ratios within a round are reported.
 """
 
 from collections.abc import Sequence
@@ -18,11 +18,11 @@ from ..models import checkpoints
 from ..plan.precision import resolve_precision
 from ..plan.sections import RunPlan
 from ..profiling.inference import Profiler, Workload, for_inference
-from ..profiling.latency import measure_interleaved
 from ..profiling.machine import device_name, watched
 from ..profiling.nvidia import take_one_gpu, visible_device
 from ..tracking import fingerprints, opening, store
 from .lengths import check_max_length, that_fit
+from .timing import in_turn
 
 
 @dataclass(frozen=True)
@@ -110,14 +110,8 @@ def _load(
 
 def _ratios(profilers: list[Profiler], workloads: Sequence[Workload], described: list[dict[str, str]]) -> pd.DataFrame:
     """Speed of every model relative to the first on one kind of workload."""
-    settings = profilers[0].settings
-    ratios = measure_interleaved(
-        [profiler.calls(workload) for profiler, workload in zip(profilers, workloads, strict=True)],
-        device=profilers[0].model.device,
-        relative_width=settings.relative_width,
-        min_repetitions=settings.min_repetitions,
-        time_budget=settings.time_budget * len(profilers),
-    )
+    calls = [profiler.calls(workload) for profiler, workload in zip(profilers, workloads, strict=True)]
+    ratios = in_turn(calls, profilers[0].model.device, profilers[0].settings)
     return pd.DataFrame(
         [
             {

@@ -1,42 +1,38 @@
 """One run, top to bottom: load, reduce, fine-tune, evaluate, profile, log."""
 
-import os
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from datasets import Dataset
-from transformers import PreTrainedModel
-from transformers import PreTrainedTokenizerBase as Tokenizer
 
-from ..data import calibration, corpora, inputs
+from ..data import corpora, inputs
 from ..data.tokenisation import check_words, tokenise
 from ..errors import UserError
 from ..models import checkpoints
-from ..models.architectures import sizes_of
-from ..plan.precision import calibration_arithmetic, compute_dtype, resolve_precision
-from ..plan.sections import FineTuning, RunPlan
+from ..plan.precision import resolve_precision
+from ..plan.sections import RunPlan
 from ..profiling.energy import EnergyUsed, energy_used
 from ..profiling.energy import of_pieces as energy_of_pieces
 from ..profiling.inference import Profiler, for_inference, latency_table
-from ..profiling.machine import Watch, device_name, watched
+from ..profiling.machine import Watch, watched
 from ..profiling.memory import PeakMemory, peak_memory
 from ..profiling.memory import of_pieces as memory_of_pieces
 from ..profiling.nvidia import take_one_gpu
-from ..reductions import Cut, needs_calibration
-from ..reductions import cut as cut_model
-from ..tracking import fingerprints, opening, store
+from ..tracking import opening, store
 from ..tracking.run import Run
 from ..training.fine_tuning import FineTuner, Training
 from ..training.pieces import Pieces
-from ..training.recorder import CURVES, NonFiniteLossError
-from . import figures
+from ..training.recorder import NonFiniteLossError
+from . import budgets, figures
+from .achieved import beside_the_whole
+from .beginning import begin, finished_instead
 from .description import describe, flat_params, machine_tags, run_name
+from .judging import Judge
 from .lengths import check_max_length, that_fit
+from .networks import load_model, reduce, state_inference
 from .sources import find_source
 from .teaching import teach
-
-SKIP_FINISHED = "ENCODER_REDUCTION_SKIP_FINISHED"
 
 
 @dataclass(frozen=True)
@@ -86,7 +82,7 @@ def execute(
             begin(run, plan, source_run)
             raise
         if finished := finished_instead(run, plan, source_run):
-            return finished
+            return Outcome(finished["run_id"], finished["name"], {"accuracy": finished["accuracy"]})
         begin(run, plan, source_run)
         stopwatch = figures.Stopwatch()
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -101,13 +97,21 @@ def execute(
         stopwatch.lap("loading")
         tokenised = {split: tokenise(data[split], tokenizer, settings.max_length) for split in data}
         check_words(tokenised["train"], tokenizer, f"the training texts of {plan.corpus.name}")
-        whole, cut = model, reduce(plan, model, tokenizer, tokenised["train"])
+        whole, decided = model, plan.reductions
+        if plan.budget:
+            judge = Judge(plan, source_run, model, tokenizer, data, tokenised)
+            stopwatch.lap("preparation")
+            profiler = Profiler(model, tokenizer, settings, profiling)
+            decided, cut = budgets.meet(judge, profiler, run, stopwatch, progress)
+            judge = profiler = None
+        else:
+            cut = reduce(plan, model, tokenizer, tokenised["train"])
         model = cut.model
         state_inference(model, tokenizer, settings)
 
         name = run_name(plan, model)
         precisions = {"resolved_precision": precision, "inference_precision": precision}
-        run.describe(name, describe(plan, model, data, device), flat_params(plan, model) | precisions)
+        run.describe(name, describe(plan, model, data, device), flat_params(plan, model, decided) | precisions)
         stopwatch.lap("preparation")
         teacher = None
         if plan.distillation:
@@ -115,7 +119,8 @@ def execute(
                 plan, source_run, whole, cut, tokenizer, tokenised["train"], data["train"]
             )
             stopwatch.lap("teaching")
-        whole = cut = None  # Memory is measured, and only a teacher that runs beside the student is part of it.
+        # Memory is measured, and only a teacher that runs beside the student is part of it.
+        whole = cut = None
         tuner = FineTuner(model, tokenizer, settings, plan.seed, run.point, progress, plan.distillation, teacher)
         with watched(device) as machine:
             before = {}
@@ -139,6 +144,9 @@ def execute(
             texts = profiler.texts(tokenised["test"], settings.batch_size)
             inference_memory = profiler.memory(texts)
             inference = figures.inference(profiler, texts, tokenised["test"], data["test"]["text"])
+            beside = {}
+            if plan.budget:
+                beside = beside_the_whole(plan, source_run, profiler, tokenised["test"], data["test"]["id"], run)
             stopwatch.lap("profiling")
 
         metrics = {
@@ -147,6 +155,7 @@ def execute(
             **figures.before_training(before),
             **figures.of_size(model),
             **figures.of_inference(inference),
+            **beside,
             **figures.of_training(training, training_energy.joules, inference),
             "total_training_seconds": training.seconds + spent_before(plan, source_run),
             **figures.of_memory(training, training_memory, inference_memory),
@@ -158,36 +167,6 @@ def execute(
         run.table(latency_table(inference.latencies), "latency.csv")
         run.table(test.predictions, store.PREDICTIONS_FILE)
         return Outcome(run.run_id, name, metrics)
-
-
-def load_model(plan: RunPlan, source_run: str | None) -> tuple[PreTrainedModel, Tokenizer]:
-    """The plan's checkpoint, or the model of the run that the plan starts from."""
-    if plan.start == "checkpoint":
-        return checkpoints.load_trained(plan.checkpoint, plan.model)
-    if plan.stage != "transfer" and plan.start == "pretrained":
-        return checkpoints.load(plan.checkpoint, plan.seed, plan.model)
-    with store.downloaded_model(source_run) as folder:
-        return checkpoints.load_folder(folder)
-
-
-def reduce(plan: RunPlan, model: PreTrainedModel, tokenizer: Tokenizer, train: Dataset) -> Cut:
-    """The reduced model of a ``reduce`` plan; the model as it is for any other."""
-    if plan.stage != "reduce":
-        return Cut(model, list(range(sizes_of(model).layers)))
-    asking = [reduction for reduction in plan.reductions.values() if needs_calibration(reduction)]
-    batches = []
-    if asking:
-        examples = max(reduction.calibration_examples for reduction in asking)
-        seed = next((r.calibration_seed for r in asking if r.calibration_seed is not None), plan.seed)
-        batches = calibration.batches(train, tokenizer, examples, seed, model.device)
-    with calibration_arithmetic(plan.fine_tuning.precision):
-        return cut_model(model, plan.reductions, batches, plan.seed)
-
-
-def state_inference(model: PreTrainedModel, tokenizer: Tokenizer, settings: FineTuning) -> None:
-    """Write into model and tokenizer how they are measured and scored, so that they are served like that."""
-    model.config.inference_dtype = str(compute_dtype(settings.precision)).removeprefix("torch.")
-    tokenizer.model_max_length = settings.max_length
 
 
 def train(
@@ -235,56 +214,3 @@ def spent_before(plan: RunPlan, source_run: str | None) -> float:
     teacher = plan.distillation and plan.distillation.teacher
     earlier = [store.finished_run(run_id) for run_id in {source_run, teacher} - {None}]
     return sum(row.get("total_training_seconds", row.get("training_seconds", 0.0)) for row in earlier)
-
-
-def finished_instead(run: Run, plan: RunPlan, source_run: str | None) -> Outcome | None:
-    """The finished run of the same fingerprint, where the environment asks not to repeat one.
-
-    Jobs of a study that wait in a queue do, since another may have done their work by the time they start.
-    """
-    if not os.environ.get(SKIP_FINISHED):
-        return None
-    found = store.finished_runs(run.experiment_id, fingerprint=fingerprints.of_plan(plan, source_run))
-    if found.empty:
-        return None
-    first = found.iloc[0]
-    run.describe(f"{first['name']} (finished before)", {"stage": "skipped", "finished_run": first["run_id"]}, {})
-    return Outcome(first["run_id"], first["name"], {"accuracy": first["accuracy"]})
-
-
-def begin(run: Run, plan: RunPlan, source_run: str | None) -> None:
-    """Say what the run is before anything else, so that it is known whatever becomes of it.
-
-    Raises:
-        UserError: the run is to go on, and was begun with another plan, code, libraries or device.
-    """
-    fingerprint = fingerprints.of_plan(plan, source_run)
-    taken = {"checkpoint": plan.checkpoint, "corpus": plan.corpus}
-    revisions = {f"{what}_revision": inputs.revision(each) for what, each in taken.items()}
-    if "fingerprint" in run.tags:
-        if run.tags["fingerprint"] != fingerprint:
-            raise UserError(
-                f"Run {run.run_id} cannot go on: it was begun with other parameters, code, libraries or on another"
-                " device; start it anew, without --run-id."
-            )
-        run.go_on_after(CURVES)
-    run.tag(
-        {
-            "stage": plan.stage,
-            "preset": plan.preset,
-            "model": plan.model,
-            "checkpoint": plan.checkpoint.name,
-            "corpus": plan.corpus.name,
-            **{f"{what}_source": each.source for what, each in taken.items()},
-            **{tag: revision for tag, revision in revisions.items() if revision},
-            "dim": plan.dim,
-            "seed": plan.seed,
-            "start": store.tags_of(source_run).get("start", "pretrained") if plan.stage == "transfer" else plan.start,
-            "distill": plan.distillation.distill if plan.distillation else "none",
-            "device": device_name(),
-            "fingerprint": fingerprint,
-            "plan_fingerprint": fingerprints.of_configuration(plan),
-            "code_fingerprint": fingerprints.of_code(),
-            **({"source_run": source_run} if source_run else {}),
-        }
-    )

@@ -12,7 +12,7 @@ from ..plan.sections import Checkpoint, Corpus, RunPlan
 # What the run had, and what the plan says, by field.
 Departure = dict[str, tuple[object, object]]
 
-_SIZE = {"keep", "size", "budget", "budget_tolerance"}
+_SIZE = {"keep", "size", "budget"}
 
 
 def departures(found: pd.DataFrame, plans: Iterable[RunPlan]) -> pd.Series:
@@ -92,6 +92,7 @@ def _departure(row: Mapping[str, Any], plan: RunPlan | None) -> Departure:
     if plan.stage == "transfer":  # Its start is its source's.
         return found
     how = {"start": plan.start, "distill": plan.distillation.distill if plan.distillation else "none"}
+    how["budget"] = plan.budget.budget if plan.budget else None
     for field, wanted in how.items():
         had = row.get(field)
         if not _absent(had) and not _same(had, wanted):

@@ -125,7 +125,7 @@ def settle() -> list[str]:
             if is_unreachable(error):
                 raise
             arrived = True  # The run is not in the store any more.
-        folder.release(keep=not arrived or folder.checkpoints.is_dir())
+        folder.release(keep=not arrived or folder.has_checkpoints())
         delivered += [folder.run_id] if waited and arrived else []
     return delivered
 

@@ -25,13 +25,22 @@ class RunFolder:
         self.run_id = run_id
         self.path = _root() / run_id
         self.path.mkdir(parents=True, exist_ok=True)
-        self.had_checkpoints = self.checkpoints.is_dir()
+        self.had_checkpoints = self.has_checkpoints()
         self._lock = FileLock(self.path.with_suffix(".lock"))
 
     @property
     def checkpoints(self) -> Path:
         """Where training keeps what it goes on from."""
         return self.path / "checkpoints"
+
+    @property
+    def search(self) -> Path:
+        """Where a search for sizes keeps what it knows already."""
+        return self.path / "search"
+
+    def has_checkpoints(self) -> bool:
+        """Whether the run can go on from somewhere, in its training or in a search before it."""
+        return self.checkpoints.is_dir() or self.search.is_dir()
 
     @property
     def outbox(self) -> Path:
@@ -80,8 +89,8 @@ class RunFolder:
 
 
 def has_checkpoints(run_id: str) -> bool:
-    """Whether training of this run can go on from somewhere."""
-    return (_root() / run_id / "checkpoints").is_dir()
+    """Whether a run can go on from somewhere."""
+    return any((_root() / run_id / kept).is_dir() for kept in ("checkpoints", "search"))
 
 
 def all_folders() -> list[RunFolder]:

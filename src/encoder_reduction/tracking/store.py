@@ -19,6 +19,8 @@ from .run_folder import has_checkpoints
 
 RATIOS_FILE = "speed_ratios.csv"
 PREDICTIONS_FILE = "test_predictions.csv"
+# Of the network that a run with a budget has cut.
+WHOLE_PREDICTIONS_FILE = "whole_predictions.csv"
 
 _PAGE = 500
 
@@ -82,13 +84,13 @@ def speed_ratios(experiment_id: str, preset: str) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
 
-def predictions_of(run_ids: Iterable[str]) -> dict[str, pd.DataFrame]:
-    """The test predictions of each run that stored them."""
+def predictions_of(run_ids: Iterable[str], file: str = PREDICTIONS_FILE) -> dict[str, pd.DataFrame]:
+    """The test predictions of each run that stored them, of its own network or of the one that was cut."""
     tables = {}
     with TemporaryDirectory(prefix="encoder-reduction-") as folder:
         for run_id in run_ids:
             try:
-                uri = f"runs:/{run_id}/{PREDICTIONS_FILE}"
+                uri = f"runs:/{run_id}/{file}"
                 tables[run_id] = pd.read_csv(mlflow.artifacts.download_artifacts(uri, dst_path=f"{folder}/{run_id}"))
             except (MlflowException, OSError):
                 continue  # Without them there is no test of this row; its figures stand all the same.

@@ -9,6 +9,7 @@ from pkgutil import iter_modules
 
 from torch import nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel
+from transformers.initialization import no_init_weights
 
 from ...errors import UserError
 from .family import Family, Pruned, Sizes
@@ -67,7 +68,7 @@ def sizes_of(model: nn.Module) -> Sizes:
 
 
 def with_sizes(model: PreTrainedModel, sizes: Sizes) -> PreTrainedModel:
-    """A classifier like another but for its dimensions, its weights yet to be filled in.
+    """A classifier like another but for its dimensions, its weights yet to be filled in: they are whatever memory held.
 
     It is of the stock class where a stock configuration can say the dimensions, and of the family's pruned class where
     it cannot, or where the other is.
@@ -86,4 +87,5 @@ def with_sizes(model: PreTrainedModel, sizes: Sizes) -> PreTrainedModel:
         for name in ("heads", "intermediate"):
             by_layer = list(getattr(sizes, f"{name}_by_layer"))
             dims[f"{name}_by_layer"] = by_layer if len(set(by_layer)) > 1 else None
-    return cls(family.resized(config, **dims)).to(model.device).train(model.training)
+    with no_init_weights():
+        return cls(family.resized(config, **dims)).to(model.device).train(model.training)
