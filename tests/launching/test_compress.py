@@ -82,12 +82,12 @@ def test_a_strangers_classifier_and_texts(project, theirs):
     result = project.run("compress", *given)
     assert result.returncode == 0, result.stderr
     first, second, third = result.stdout.strip().splitlines()[-3:]
-    assert re.search(r"mixed@latency-0\.8.* times as fast as the network that was cut \(95% [\d.]+ to [\d.]+", first)
+    assert re.search(r"mixed-latency-0\.8.* times as fast as the network that was cut \(95% [\d.]+ to [\d.]+", first)
     assert re.search(r"^test accuracy [\d.]+, before [\d.]+: [+-][\d.]+ points \(95% ", second)
     uri = re.search(r'load_model\("([^"]+)"\)', third).group(1)
     assert uri == "models:/encoder-reduction-bert@latency-0_8-my-classifier"
 
-    (found,) = project.runs(stage="reduce", config="mixed@latency-0.8")
+    (found,) = project.runs(stage="reduce", config="mixed-latency-0.8")
     assert found.info.status == "FINISHED"
     assert found.data.tags["checkpoint"] == "my-classifier"
     assert {"speed_ratio", "latency_share", "flops_share", "whole_accuracy", "search_seconds"} <= set(

@@ -26,7 +26,7 @@ def test_a_search_meets_the_budget_and_says_what_it_came_to(recoveries):  # noqa
     metrics, params, tags = found.data.metrics, found.data.params, found.data.tags
     assert 0.5 < metrics["flops_share"] <= 0.6 * 1.06
     assert tags["budget_met"] == f"yes: {metrics['flops_share']:.3f} of flops:0.6"
-    assert tags["config"] == "heads+intermediate@flops-0.6"
+    assert tags["config"] == "heads+intermediate-flops-0.6"
     assert params["budget"] == "flops:0.6"
     assert not {"keep", "size", "heads.keep", "heads.size"} & set(params)
     baseline = recoveries.baseline.data.metrics

@@ -1,5 +1,6 @@
 """Times of other architectures: measured in turn with the whole network, each once, and kept."""
 
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
@@ -27,7 +28,21 @@ def measured(monkeypatch, tmp_path):
         return [SimpleNamespace(median=sizes_of(networks[0]).layers / sizes_of(each).layers) for each in networks]
 
     monkeypatch.setattr(timing, "measure_interleaved", lambda calls, *, device, **more: in_turn(calls, device, **more))
+    monkeypatch.setattr(timing, "watched", lambda device: nullcontext(SimpleNamespace(warnings=lambda: [])))
     return seen
+
+
+def test_what_was_measured_while_others_computed_is_not_kept(measured, monkeypatch, caplog):
+    busy = SimpleNamespace(warnings=lambda: ["other processes took 20% of the processors"])
+    monkeypatch.setattr(timing, "watched", lambda device: nullcontext(busy))
+    asked = timings()
+    sizes = asked.full.resized(layers=2, heads=2, intermediate=32)
+    assert asked.of([sizes]) == asked.of([sizes]) == [0.5]
+    assert "other processes took 20% of the processors: they are not kept" in caplog.text
+    assert len(measured) == 1
+    assert timings().surely(sizes) == 0.5
+    assert timings().of([sizes]) == [0.5]
+    assert len(measured) == 3
 
 
 def inputs():

@@ -1,7 +1,5 @@
 """How a run meets its budget: which sizes the network is cut to."""
 
-import logging
-
 from datasets import Dataset
 from transformers import PreTrainedModel
 
@@ -9,7 +7,6 @@ from ..errors import UserError
 from ..models.architectures import sizes_of
 from ..plan.sections import Budget, Dimension, Reduction, RunPlan
 from ..profiling.inference import Profiler, Workload
-from ..profiling.machine import watched
 from ..reductions import Cut, costs
 from ..reductions.budgets import Share, Space
 from ..reductions.latency import LatencyTable, table_of, to_measure
@@ -20,8 +17,6 @@ from .lengths import check_budget_tokens
 from .search import Search
 from .search_picture import search_picture
 from .timing import Timings
-
-_LOGGER = logging.getLogger(__name__)
 
 
 def meet(
@@ -96,12 +91,7 @@ def _space(judge: Judge, profiler: Profiler, run: Run) -> tuple[Space, Timings |
     workload = workload_of(profiler, plan.budget, judge.tokenised["test"])
     if plan.budget.quantity == "latency":
         timings = Timings(judge.whole, workload, plan.fine_tuning.precision, profiler.settings)
-        with watched(judge.whole.device) as machine:
-            table = latency_table(judge.whole, timings)
-        if warnings := machine.warnings():
-            _LOGGER.warning(
-                "While the latency table was measured, or read from %s, %s.", timings.file, "; ".join(warnings)
-            )
+        table = latency_table(judge.whole, timings)
         run.table(table.measured, "latency_table.csv")
         run.metrics({"latency_table_error": table.errors.median(), "latency_table_worst_error": table.errors.max()})
         share = table.time

@@ -18,12 +18,12 @@ from ..tracking import fingerprints
 
 
 def config_name(plan: RunPlan, model: PreTrainedModel) -> str:
-    """What a row's configuration is called: ``baseline``, ``hidden-384``, ``layers-6+heads-6``, ``mixed@latency-0.5``.
+    """What a row's configuration is called: ``baseline``, ``hidden-384``, ``layers-6+heads-6``, ``mixed-latency-0.5``.
 
     Where a budget decides the sizes, these may be others for another seed; the configuration is the same.
     """
     if plan.budget:
-        return f"{plan.dim}@{plan.budget.budget.replace(':', '-')}"
+        return f"{plan.dim}-{plan.budget.budget.replace(':', '-')}"
     sizes = sizes_of(model)
     return "+".join(f"{dim}-{getattr(sizes, dim)}" for dim in plan.reductions) or "baseline"
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
@@ -16,8 +17,10 @@ from ..plan.precision import resolve_precision
 from ..plan.sections import Profiling
 from ..profiling.inference import Batch, Workload, for_inference
 from ..profiling.latency import Call, Ratio, measure_interleaved
-from ..profiling.machine import device_name
+from ..profiling.machine import device_name, watched
 from ..tracking import fingerprints
+
+_LOGGER = logging.getLogger(__name__)
 
 # As many are measured in turn with the whole network, so that memory holds them.
 _TOGETHER = 6
@@ -28,23 +31,20 @@ _LONGER, _NARROW = 6, 0.02
 class Timings:
     """Inference times in units of the whole network's, measured in turn with it, weights drawn at random.
 
-    They are kept in the cache, by device, libraries, precision, network and workload: what has been measured is not
-    measured again, so that what is decided by it is decided alike another time.
+    What was measured on a quiet machine is kept in the cache, by device, libraries, precision, network and workload. It
+    is not measured again, so that what is decided by it is decided alike another time.
 
     Args:
         whole: the network that others are like but for their dimensions; it is left as it is.
         workload: what is timed.
         precision: of the weights.
         settings: how long and how sure.
-
-    Attributes:
-        file: where they are kept.
     """
 
     def __init__(self, whole: PreTrainedModel, workload: Workload, precision: str, settings: Profiling) -> None:
         self.full = sizes_of(whole)
         self._whole, self._workload, self._precision, self._settings = whole, workload, precision, settings
-        self.file = cache.directory() / "latency" / f"{self._key()}.json"
+        self._file = cache.directory() / "latency" / f"{self._key()}.json"
         self._known = self._kept()
 
     def of(self, architectures: Sequence[Sizes]) -> list[float]:
@@ -52,20 +52,28 @@ class Timings:
         unknown = [sizes for sizes in dict.fromkeys(architectures) if _named(sizes) not in self._known]
         for start in range(0, len(unknown), _TOGETHER):
             together = unknown[start : start + _TOGETHER]
-            self._keep(dict(zip(map(_named, together), self._measured(together, self._settings), strict=True)))
+            self._learn(dict(zip(map(_named, together), together, strict=True)), self._settings)
         return [self._known[_named(sizes)] for sizes in architectures]
 
     def surely(self, sizes: Sizes) -> float:
         """The time of one architecture, measured until it is known well."""
         name = f"surely {_named(sizes)}"
         if name not in self._known:
-            self._keep({name: self._measured([sizes], longer(self._settings))[0]})
+            self._learn({name: sizes}, longer(self._settings))
         return self._known[name]
 
-    def _measured(self, architectures: list[Sizes], settings: Profiling) -> list[float]:
-        networks = [self._network(sizes) for sizes in (self.full, *architectures)]
+    def _learn(self, architectures: dict[str, Sizes], settings: Profiling) -> None:
+        """Measure, and keep for others what was measured on a quiet machine."""
+        networks = [self._network(sizes) for sizes in (self.full, *architectures.values())]
         calls = [[partial(_forward, network, batch) for batch in self._workload.batches] for network in networks]
-        return [1 / ratio.median for ratio in in_turn(calls, self._whole.device, settings)[1:]]
+        with watched(self._whole.device) as machine:
+            ratios = in_turn(calls, self._whole.device, settings)[1:]
+        found = {name: 1 / ratio.median for name, ratio in zip(architectures, ratios, strict=True)}
+        if warnings := machine.warnings():
+            _LOGGER.warning("While inference times were measured, %s: they are not kept.", "; ".join(warnings))
+            self._known |= found
+        else:
+            self._keep(found)
 
     def _network(self, sizes: Sizes) -> PreTrainedModel:
         network, draw = with_sizes(self._whole, sizes), torch.Generator(self._whole.device).manual_seed(0)
@@ -76,15 +84,15 @@ class Timings:
 
     def _keep(self, found: dict[str, float]) -> None:
         """Add to what is known, by whomever: of two that measured the same, the first counts."""
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(self.file.with_suffix(".lock")):
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(self._file.with_suffix(".lock")):
             self._known = self._known | found | self._kept()
-            partial_file = self.file.with_suffix(".partial")
+            partial_file = self._file.with_suffix(".partial")
             partial_file.write_text(json.dumps(self._known, indent=1))
-            partial_file.replace(self.file)
+            partial_file.replace(self._file)
 
     def _kept(self) -> dict[str, float]:
-        return json.loads(self.file.read_text()) if self.file.is_file() else {}
+        return json.loads(self._file.read_text()) if self._file.is_file() else {}
 
     def _key(self) -> str:
         content = {
