@@ -245,7 +245,7 @@ def test_a_users_mistake_fails_the_run_with_one_sentence(project):
     before = len(project.runs())
     result = project.run("reduce", "model=bert", "dim=width")
     assert result.returncode == 1
-    assert "Error: Unknown dim 'width'; choose one of: heads, hidden, intermediate, layers." in result.stderr
+    assert "Error: Unknown dim 'width'; choose one of: heads, hidden, intermediate, layers, mixed." in result.stderr
     assert "Traceback" not in result.stderr.partition("Error: Unknown dim")[0]
     runs = project.runs()
     assert len(runs) == before + 1

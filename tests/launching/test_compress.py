@@ -6,7 +6,7 @@ import shutil
 import mlflow
 import pandas as pd
 import pytest
-from test_execute import checkpoint, corpus
+from tagged import checkpoint, corpus
 
 from encoder_reduction.errors import UserError
 from encoder_reduction.launching.compress import plan_of

@@ -17,12 +17,12 @@ import pytest
 import torch
 from networks import small, small_tokenizer
 from safetensors import safe_open
+from tagged import WORDS, checkpoint, corpus
 
 from encoder_reduction.data import calibration
 from encoder_reduction.data.corpora import SPLITS
 from encoder_reduction.models import checkpoints
 from encoder_reduction.plan import presets
-from encoder_reduction.plan.sections import Checkpoint, Corpus
 from encoder_reduction.profiling import inference
 from encoder_reduction.profiling.inference import Profiler
 from encoder_reduction.profiling.memory import peak_memory
@@ -33,27 +33,10 @@ from encoder_reduction.training.fine_tuning import FineTuner
 
 pytestmark = pytest.mark.slow
 
-WORDS = [*SPLITS, "good", "bad", "film", "plot", "so"]
 VALUES = {
     "precision": "bf16", "max_length": 8, "batch_size": 8, "calibration_examples": 8, "test_texts": 8,
     "min_repetitions": 2, "time_budget": 0.05, "fixed_lengths": "8",
 }  # fmt: skip
-
-
-def checkpoint(folder):
-    """A network of two layers, and a tokenizer that knows a dozen words."""
-    small_tokenizer(*WORDS).save_pretrained(folder)
-    small("bert", layers=2, heads=4, head_size=4, intermediate=32, spread=0.2).save_pretrained(folder)
-    return Checkpoint(name="two-layers", source=str(folder))
-
-
-def corpus(folder):
-    """Sixteen texts a split, each with the split's name in it; the longest are cut."""
-    folder.mkdir()
-    for split in SPLITS:
-        texts = [f"{split} {word}" + " so film plot" * more for more in range(8) for word in ("bad", "good")]
-        pd.DataFrame({"text": texts, "label": [0, 1] * 8}).to_csv(folder / f"{split}.csv", index=False)
-    return Corpus(name="tagged", source=str(folder))
 
 
 def splits_of(input_ids):

@@ -6,7 +6,8 @@ import mlflow
 import pandas as pd
 import pytest
 from networks import small, small_tokenizer
-from test_execute import VALUES, WORDS, checkpoint, corpus
+from tagged import WORDS, checkpoint, corpus
+from test_execute import VALUES
 
 from encoder_reduction.errors import UserError
 from encoder_reduction.models.architectures import sizes_of
