@@ -6,6 +6,7 @@ import shutil
 import mlflow
 import pandas as pd
 import pytest
+from studies import Project
 from tagged import checkpoint, corpus
 
 from encoder_reduction.errors import UserError
@@ -58,15 +59,21 @@ def test_without_a_budget_it_is_half_of_the_time(preset):
 
 
 @pytest.fixture(scope="module")
-def theirs(project, tmp_path_factory):
+def apart(tmp_path_factory, command, small_preset):
+    """A store of its own, since others count the runs of theirs."""
+    return Project(tmp_path_factory.mktemp("apart"), command, small_preset("apart", models=("bert",)))
+
+
+@pytest.fixture(scope="module")
+def theirs(apart, tmp_path_factory):
     """A fine-tuned classifier and texts in files, as a stranger has them; the classifier is of a run of their own."""
     folder = tmp_path_factory.mktemp("theirs")
     made = {"checkpoint": checkpoint(folder / "small").source, "corpus": corpus(folder / "texts").source}
     given = [f"{name}={value}" for name, value in made.items()]
-    trained = project.run("baseline", "model=bert", *given, "validation_examples=8", "max_length=16", "fixed_lengths=8")
+    trained = apart.run("baseline", "model=bert", *given, "validation_examples=8", "max_length=16", "fixed_lengths=8")
     assert trained.returncode == 0, trained.stderr
     run_id = re.search(r"MLflow run (\w+)", trained.stdout).group(1)
-    mlflow.set_tracking_uri(project.env["MLFLOW_TRACKING_URI"])
+    mlflow.set_tracking_uri(apart.env["MLFLOW_TRACKING_URI"])
     whole = mlflow.artifacts.download_artifacts(f"runs:/{run_id}/model", dst_path=str(folder / "model"))
     (huggingface,) = {file.parent for file in (folder / "model").rglob("config.json")}
     shutil.copytree(huggingface, folder / "my-classifier")
@@ -75,11 +82,11 @@ def theirs(project, tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_a_strangers_classifier_and_texts(project, theirs):
+def test_a_strangers_classifier_and_texts(apart, theirs):
     given = ["model=bert", f"checkpoint={theirs}/my-classifier", "start=checkpoint", f"corpus={theirs}/texts"]
     given += ["max_length=16", "validation_examples=8", "fixed_lengths=8", "search_candidates=6"]
     given += ["budget=latency:0.8", "budget_tolerance=0.3"]
-    result = project.run("compress", *given)
+    result = apart.run("compress", *given)
     assert result.returncode == 0, result.stderr
     first, second, third = result.stdout.strip().splitlines()[-3:]
     assert re.search(r"mixed-latency-0\.8.* times as fast as the network that was cut \(95% [\d.]+ to [\d.]+", first)
@@ -87,35 +94,35 @@ def test_a_strangers_classifier_and_texts(project, theirs):
     uri = re.search(r'load_model\("([^"]+)"\)', third).group(1)
     assert uri == "models:/encoder-reduction-bert@latency-0_8-my-classifier"
 
-    (found,) = project.runs(stage="reduce", config="mixed-latency-0.8")
+    (found,) = apart.runs(stage="reduce", config="mixed-latency-0.8")
     assert found.info.status == "FINISHED"
     assert found.data.tags["checkpoint"] == "my-classifier"
     assert {"speed_ratio", "latency_share", "flops_share", "whole_accuracy", "search_seconds"} <= set(
         found.data.metrics
     )
     assert found.data.metrics["flops_share"] < 1
-    mlflow.set_tracking_uri(project.env["MLFLOW_TRACKING_URI"])
+    mlflow.set_tracking_uri(apart.env["MLFLOW_TRACKING_URI"])
     (answer,) = mlflow.pyfunc.load_model(uri).predict(["good film"])
     assert answer["label"] in ("positive", "negative")
     for file, columns in (("search.csv", {"told", "achieved", "verdict"}), ("latency_table.csv", {"measured", "told"})):
         table = pd.read_csv(mlflow.artifacts.download_artifacts(f"runs:/{found.info.run_id}/{file}"))
         assert columns <= set(table.columns)
 
-    again = project.run("compress", *given)
+    again = apart.run("compress", *given)
     assert again.returncode == 0, again.stderr
     assert "finished already, skipped" in again.stderr
     assert again.stdout.strip().splitlines()[-3:] == [first, second, third]
 
 
 @pytest.mark.slow
-def test_what_cannot_be_reached_is_one_sentence_and_a_failed_run(project, theirs):
+def test_what_cannot_be_reached_is_one_sentence_and_a_failed_run(apart, theirs):
     given = ["model=bert", f"checkpoint={theirs}/my-classifier", "start=checkpoint", f"corpus={theirs}/texts"]
     given += ["max_length=16", "validation_examples=8", "fixed_lengths=8", "dim=heads", "budget=flops:0.1"]
-    result = project.run("compress", *given)
+    result = apart.run("compress", *given)
     assert result.returncode != 0
     assert "budget=flops:0.1 is out of reach of dim=heads: even heads=1 leaves" in result.stderr
     assert "Traceback" not in result.stderr.partition("ERROR mlflow")[0]
     failed = [
-        run for run in project.runs(stage="reduce") if run.data.tags.get("error", "").startswith("budget=flops:0.1")
+        run for run in apart.runs(stage="reduce") if run.data.tags.get("error", "").startswith("budget=flops:0.1")
     ]
     assert [run.info.status for run in failed] == ["FAILED"]
