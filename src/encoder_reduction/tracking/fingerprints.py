@@ -5,6 +5,7 @@ import functools
 import hashlib
 import json
 import sys
+import threading
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from ..profiling.machine import device_name
 _PACKAGE = Path(__file__).parents[1]
 # These arrange runs, keep them and read them back; no figure of a run depends on them.
 _NOT_IN_RUNS = ("comparison/", "launching/", "tracking/", "command_line.py")
+_ONE_TREE_AT_A_TIME = threading.Lock()
 _LIBRARIES = ("torch", "transformers", "accelerate", "datasets", "scikit-learn")
 
 
@@ -58,7 +60,9 @@ def libraries() -> dict[str, str]:
 @functools.cache
 def of_code() -> str:
     """A digest of the code that a run's figures depend on: of what executes, without comments and docstrings."""
-    return _of_package(_PACKAGE)
+    # Python 3.11 cannot build syntax trees in two threads at once: "AST constructor recursion depth mismatch".
+    with _ONE_TREE_AT_A_TIME:
+        return _of_package(_PACKAGE)
 
 
 def _of_package(folder: Path) -> str:
