@@ -58,11 +58,6 @@ class Candidate:
         """What it is, in one line."""
         return ", ".join(f"{dim} {size} {self.spread.get(dim, '')}".strip() for dim, size in self.sizes.items())
 
-    @property
-    def cost(self) -> float:
-        """As achieved; as told where that is not known."""
-        return self.told if self.achieved is None else self.achieved
-
 
 @dataclass
 class Search:
@@ -219,8 +214,8 @@ class Search:
                 self._achieve(again)
                 again.verdict = _missed(again)
                 tried.append(again)
-        within = [each for each in tried if each.cost <= self.space.budget.most]
-        return min(within, key=lambda each: abs(each.cost - self.space.budget.share), default=None)
+        within = [each for each in tried if each.achieved <= self.space.budget.most]
+        return min(within, key=lambda each: abs(each.achieved - self.space.budget.share), default=None)
 
     def _like(self, candidate: Candidate) -> Candidate | None:
         """The same with as much of the finest dimension as the budget leaves by what was achieved last."""

@@ -17,9 +17,8 @@ def search_picture(table: pd.DataFrame, budget: Budget) -> Figure:
     """
     figure = Figure(figsize=(6.5, 3.8), layout="constrained")
     axes = figure.add_subplot()
-    shown = table[table["divergence_refitted"].notna()]
-    cost = shown["achieved"].fillna(shown["told"])
-    recovered, taken = shown["loss_recovered"].notna(), shown["verdict"].str.startswith("taken")
+    cost = table["achieved"].fillna(table["told"])
+    recovered, taken = table["loss_recovered"].notna(), table["verdict"].str.startswith("taken")
     groups = (
         ("cut and refitted", ~recovered & ~taken, _TRIED, "o", 22),
         ("recovered for a short while", recovered & ~taken, _RECOVERED, "^", 36),
@@ -28,7 +27,7 @@ def search_picture(table: pd.DataFrame, budget: Budget) -> Figure:
     for label, chosen, colour, marker, size in groups:
         if chosen.any():
             axes.scatter(
-                cost[chosen], shown.loc[chosen, "divergence_refitted"], color=colour, marker=marker, s=size, label=label
+                cost[chosen], table.loc[chosen, "divergence_refitted"], color=colour, marker=marker, s=size, label=label
             )
     axes.axvline(budget.share, color=_GREY, linewidth=0.8, linestyle="--", label=f"budget ({budget.budget})")
     axes.set_yscale("log")

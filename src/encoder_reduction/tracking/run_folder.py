@@ -40,7 +40,7 @@ class RunFolder:
 
     def has_checkpoints(self) -> bool:
         """Whether the run can go on from somewhere, in its training or in a search before it."""
-        return self.checkpoints.is_dir() or self.search.is_dir()
+        return _goes_on(self.path)
 
     @property
     def outbox(self) -> Path:
@@ -90,7 +90,11 @@ class RunFolder:
 
 def has_checkpoints(run_id: str) -> bool:
     """Whether a run can go on from somewhere."""
-    return any((_root() / run_id / kept).is_dir() for kept in ("checkpoints", "search"))
+    return _goes_on(_root() / run_id)
+
+
+def _goes_on(path: Path) -> bool:
+    return any((path / kept).is_dir() for kept in ("checkpoints", "search"))
 
 
 def all_folders() -> list[RunFolder]:
