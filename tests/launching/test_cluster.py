@@ -294,7 +294,7 @@ def test_only_the_projects_wrappers_are_submitted(cluster, name):
     refused = cluster("slurm/submit.sh", name)
     assert refused.returncode == 1
     assert refused.stderr.startswith("Error: ")
-    assert "choose one of: baseline compare prefetch" in refused.stderr
+    assert "choose one of: baseline compare compress prefetch" in refused.stderr
 
 
 def test_without_settings_it_says_what_to_copy(cluster):
