@@ -32,8 +32,8 @@ ui: $(VENV)/installed ## the MLflow UI on this checkout's runs
 server: $(VENV)/installed ## the tracking server that slurm/cluster.env describes
 	slurm/server.sh
 
-status: $(VENV)/installed ## how far a study is: make status PRESET=paper SEEDS=42,43
-	@slurm/status.sh --preset=$(or $(PRESET),packaged) $(if $(SEEDS),--seeds=$(SEEDS))
+status: $(VENV)/installed ## how far a study is: make status PRESET=paper SEEDS=42,43 BUDGETS=latency:0.5
+	@slurm/status.sh --preset=$(or $(PRESET),packaged) $(if $(SEEDS),--seeds=$(SEEDS)) $(if $(BUDGETS),--budgets=$(BUDGETS))
 
 clean: ## remove the environment; runs and models stay
 	rm -rf $(VENV)

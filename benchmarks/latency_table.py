@@ -34,6 +34,7 @@ from encoder_reduction.reductions.latency import in_words  # noqa: E402
 from encoder_reduction.runs.budgets import latency_table  # noqa: E402
 from encoder_reduction.runs.timing import Timings  # noqa: E402
 
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 MINILM = {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12, "intermediate_size": 1536}
 # By name: the configuration, the length of the texts, how many architectures are told.
 NETWORKS = {"packaged": (MINILM, 32, 24), "bert-base": ({}, 128, 16)}
@@ -59,8 +60,8 @@ def held_against(name: str, examples: int) -> dict[str, str]:
     """One row: how far what the table says lies from what is measured."""
     config, tokens, count = NETWORKS[name]
     torch.manual_seed(0)
-    whole = BertForSequenceClassification(BertConfig(**config)).eval()
-    ids = torch.randint(1000, 20000, (examples, tokens), generator=torch.Generator().manual_seed(0))
+    whole = BertForSequenceClassification(BertConfig(**config)).eval().to(DEVICE)
+    ids = torch.randint(1000, 20000, (examples, tokens), generator=torch.Generator().manual_seed(0)).to(DEVICE)
     workload = Workload(str(tokens), examples, [{"input_ids": ids, "attention_mask": torch.ones_like(ids)}])
     timings = Timings(whole, workload, "auto", presets.load("packaged")[0].profiling)
     with watched(whole.device) as machine:

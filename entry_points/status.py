@@ -9,6 +9,7 @@ from encoder_reduction import command_line as cli
 @click.command(cls=cli.EntryPoint, help=__doc__)
 @cli.preset_option
 @cli.seeds_option
+@cli.budgets_options
 @cli.run_options
 def main(preset: str, seeds: str | None, **settings: object) -> None:
     chosen = cli.load_study(preset, seeds, settings)

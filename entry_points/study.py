@@ -23,6 +23,7 @@ from encoder_reduction import command_line as cli
     "--dry_run", type=bool, default=False, show_default=True, help="slurm: only print what would be submitted."
 )
 @cli.keep_models_option
+@cli.budgets_options
 @cli.run_options
 def main(
     preset: str,

@@ -9,8 +9,19 @@ from pydantic import BaseModel, BeforeValidator
 from pydantic.fields import FieldInfo
 
 from .errors import UserError, explain, leave_in_order_when_stopped
+from .plan.complaints import updated
 from .plan.presets import Preset, load
-from .plan.sections import MODELS, Beginning, Budget, Distillation, FineTuning, Inputs, Profiling, Reduction
+from .plan.sections import (
+    MODELS,
+    Beginning,
+    Budget,
+    Distillation,
+    EqualBudgets,
+    FineTuning,
+    Inputs,
+    Profiling,
+    Reduction,
+)
 from .plan.study import Study
 from .tracking import job
 
@@ -93,6 +104,7 @@ def setting_options(*sections: type[BaseModel]) -> Decorator:
 
 run_options = setting_options(FineTuning, Profiling)
 input_options = setting_options(Inputs)
+budgets_options = setting_options(EqualBudgets)
 reduction_options = setting_options(Reduction, Budget, Beginning, Distillation)
 
 
@@ -104,13 +116,18 @@ def load_preset(name: str) -> Preset:
 
 
 def load_study(preset: str, seeds: str | None, overrides: dict[str, Any]) -> Study:
-    """The study of a preset, some seeds, and values given instead of the preset's."""
+    """The study of a preset, some seeds, and values given instead of the preset's.
+
+    Raises:
+        UserError: no such preset, or a value is out of range.
+    """
     chosen = load_preset(preset)
     numbers = integers("seeds", seeds) if seeds else chosen.seeds
     given = {key: value for key, value in overrides.items() if value is not None}
-    chosen.plan("baseline", next(iter(chosen.models)), overrides=given)  # Says at once what is wrong with them.
-
-    return Study(chosen, given, numbers)
+    budgets = updated(chosen.equal_budgets, given)
+    own = {key: value for key, value in given.items() if key not in EqualBudgets.model_fields}
+    chosen.plan("baseline", next(iter(chosen.models)), overrides=own)  # Says at once what is wrong with them.
+    return Study(chosen, own, numbers, budgets)
 
 
 def integers(name: str, text: str) -> tuple[int, ...]:

@@ -31,6 +31,21 @@ class UserError(Exception):
     """
 
 
+class OutOfReachError(UserError):
+    """What was asked for cannot be had by any setting; its message says how far they go.
+
+    Attributes:
+        least: the share of the whole network that stays at the least.
+    """
+
+    def __init__(self, sentence: str, least: float) -> None:
+        super().__init__(sentence, least)
+        self.least = least
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
 def explain(error: BaseException) -> str | None:
     """The sentence for an error that is the user's or the machine's, ``None`` for a bug of ours."""
     if isinstance(error, UserError):

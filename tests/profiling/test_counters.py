@@ -30,6 +30,7 @@ class Clock:
 def clock(monkeypatch):
     clock = Clock()
     monkeypatch.setattr(latency, "time", clock)
+    monkeypatch.setattr(latency, "_LEAST_SHARE", 0.0)
     return clock
 
 
@@ -50,6 +51,7 @@ def test_the_first_slow_sweeps_are_not_counted(clock):
 def readings(monkeypatch):
     """Calls say themselves how many milliseconds they took."""
     monkeypatch.setattr(latency, "_timer", lambda device: lambda call: call())
+    monkeypatch.setattr(latency, "_LEAST_SHARE", 0.0)
 
 
 def taking(*milliseconds):
@@ -88,6 +90,18 @@ def test_sweeps_go_on_until_the_median_is_known_well_enough(readings):
     result = latency.measure([taking(*noisy)], 1, device=CPU, relative_width=0.05, min_repetitions=4, time_budget=60)
     assert 4 < result.repetitions < 1000
     assert result.relative_width <= 0.05
+
+
+def test_a_few_quick_sweeps_are_not_enough_however_alike(clock, monkeypatch):
+    """The machine is slow for the first second of the ten that there are, and every sweep of that is the same."""
+    monkeypatch.setattr(latency, "_LEAST_SHARE", 0.2)
+
+    def call():
+        clock.now += 0.020 if clock.now < 1 else 0.010
+
+    found = latency.measure([call], 1, device=CPU, relative_width=0.05, min_repetitions=4, time_budget=10)
+    assert clock.now >= 2
+    assert found.ms_per_example == pytest.approx(10)
 
 
 def test_contenders_warm_up_before_their_rounds_count(clock):

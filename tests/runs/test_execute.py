@@ -25,8 +25,9 @@ from encoder_reduction.models import checkpoints
 from encoder_reduction.plan import presets
 from encoder_reduction.profiling import inference
 from encoder_reduction.profiling.inference import Profiler
-from encoder_reduction.profiling.memory import peak_memory
+from encoder_reduction.profiling.memory import PeakMemory, peak_memory
 from encoder_reduction.runs import figures, run
+from encoder_reduction.runs.apart import Apart
 from encoder_reduction.tracking.served_model import SentimentClassifier
 from encoder_reduction.tracking.store import PREDICTIONS_FILE
 from encoder_reduction.training.fine_tuning import FineTuner
@@ -69,6 +70,11 @@ class Seen:
             yield memory
         self.measuring_memory, memory.peak = False, 5.0
 
+    def memory_apart(self, _, folder, precision, workload):
+        """Five GB too, three of them before the network was loaded."""
+        self.apart = (sorted(file.name for file in folder.iterdir()), precision, workload.name)
+        return None if torch.cuda.is_available() else PeakMemory("apart", start=3.0, peak=5.0)
+
     def watch(self, patch):
         drawn, train, logits = calibration.batches, FineTuner.train, FineTuner.logits
         texts, measure, measured = Profiler.texts, inference.measure, figures.inference
@@ -108,6 +114,7 @@ class Seen:
         patch.setattr(inference, "measure", timing)
         patch.setattr(run, "peak_memory", self.memory_of_training)
         patch.setattr(inference, "peak_memory", self.memory_of_inference)
+        patch.setattr(Apart, "memory", lambda *arguments: self.memory_apart(*arguments))
 
 
 @dataclass
@@ -162,7 +169,7 @@ def test_a_run_calibrates_and_trains_on_train_selects_on_validation_and_reports_
     assert seen.calibrated == {"train"}
     assert seen.trained == {"train"}
     assert seen.selected == {"validation"}
-    assert seen.scored == {"test"}
+    assert seen.scored == {"validation", "test"}
     assert seen.timed == {"test"}
     assert whole.predictions["id"].tolist() == [f"test-{index}" for index in range(16)]
 
@@ -170,6 +177,14 @@ def test_a_run_calibrates_and_trains_on_train_selects_on_validation_and_reports_
 def test_a_run_says_the_memory_of_each_phase_under_its_name(whole):
     assert whole.run.data.metrics["training_memory_gb"] == 7.0
     assert whole.run.data.metrics["inference_memory_gb"] == 5.0
+    if not torch.cuda.is_available():
+        assert whole.run.data.metrics["inference_memory_of_network_gb"] == 2.0
+        parts = ("parameters_gb", "gradients_gb", "optimizer_gb", "activations_gb")
+        needed = sum(whole.run.data.metrics[part] for part in parts)
+        assert whole.run.data.metrics["training_memory_of_network_gb"] == pytest.approx(needed)
+    files, *how = whole.seen.apart
+    assert {"config.json", "model.safetensors", "tokenizer.json"} <= set(files)
+    assert how == [whole.run.data.params["inference_precision"], "texts"]
     assert whole.run.data.tags["memory_kind"] == ("gpu" if torch.cuda.is_available() else "resident")
 
 

@@ -118,16 +118,22 @@ def test_memory_is_that_of_its_phase(training):
         "training_memory_above_start_gb": 4.0,
         "training_memory_reserved_gb": 6.0,
         "training_memory_device_gb": 7.0,
+        "training_memory_of_network_gb": 5.0,
         "inference_memory_gb": 2.0,
+        "inference_memory_of_network_gb": 2.0,
         "inference_memory_above_start_gb": 1.5,
         "inference_memory_reserved_gb": 3.0,
         "inference_memory_device_gb": 4.0,
     }
     resident = figures.of_memory(training, PeakMemory("resident", 1.0, 5.0), PeakMemory("resident", 0.5, 2.0))
     assert set(resident) - set(parts) == {
-        "training_memory_gb", "training_memory_above_start_gb",
+        "training_memory_gb", "training_memory_above_start_gb", "training_memory_of_network_gb",
         "inference_memory_gb", "inference_memory_above_start_gb",
     }  # fmt: skip
+    # On a CPU, of training what the parts come to, of inference what a process of its own needed from loading on.
+    assert resident["training_memory_of_network_gb"] == pytest.approx(1.0)
+    apart = figures.of_memory(training, PeakMemory("resident", 1.0, 5.0), PeakMemory("apart", 0.5, 2.0))
+    assert apart["inference_memory_of_network_gb"] == 1.5
 
 
 def scored(*predictions):

@@ -32,12 +32,36 @@ def right_answers(
     hardness, found = rng.random(examples, dtype=np.float32), {}
     for model in MODELS:
         for dim, loss in {"none": 0.0, **losses}.items():
-            anew, redrawn = rng.random((2, examples), dtype=np.float32)
-            own = np.where(anew < _OWN, redrawn, hardness)
-            draw = rng.random((seeds, examples), dtype=np.float32)
-            own = np.where(draw < _OWN_OF_RUN, draw / np.float32(_OWN_OF_RUN), own)
-            found[model, dim] = own < ACCURACY - loss + noise / 100 * rng.standard_normal((seeds, 1))
+            found[model, dim] = _of_accuracy(rng, hardness, seeds, lambda loss=loss: _trained(rng, seeds, noise, loss))
     return found
+
+
+def two_splits(
+    rng: np.random.Generator, examples: Mapping[str, int], seeds: int, noise: float, losses: Mapping[str, float]
+) -> dict[str, dict[str, np.ndarray]]:
+    """The same of one model and several splits: a run that was lucky is so on all of them."""
+    reached = {dim: _trained(rng, seeds, noise, loss) for dim, loss in {"none": 0.0, **losses}.items()}
+    found = {}
+    for split, count in examples.items():
+        hardness = rng.random(count, dtype=np.float32)
+        found[split] = {dim: _of_accuracy(rng, hardness, seeds, lambda own=own: own) for dim, own in reached.items()}
+    return found
+
+
+def _trained(rng: np.random.Generator, seeds: int, noise: float, loss: float) -> np.ndarray:
+    """The accuracy that training runs of several seeds reach ``(seeds, 1)``."""
+    return ACCURACY - loss + noise / 100 * rng.standard_normal((seeds, 1))
+
+
+def _of_accuracy(
+    rng: np.random.Generator, hardness: np.ndarray, seeds: int, reached: Callable[[], np.ndarray]
+) -> np.ndarray:
+    """Which examples a configuration's runs get right ``(seeds, examples)``; some examples are drawn anew."""
+    anew, redrawn = rng.random((2, len(hardness)), dtype=np.float32)
+    own = np.where(anew < _OWN, redrawn, hardness)
+    draw = rng.random((seeds, len(hardness)), dtype=np.float32)
+    own = np.where(draw < _OWN_OF_RUN, draw / np.float32(_OWN_OF_RUN), own)
+    return own < reached()
 
 
 def gains(right: Mapping[tuple[str, str], np.ndarray]) -> dict[tuple[str, str], np.ndarray]:

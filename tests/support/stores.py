@@ -45,8 +45,22 @@ def planned_params(stage, dim):
     return {key: value for each in sections for key, value in each.model_dump().items() if value is not None}
 
 
-def finished(model="bert", dim="none", stage=None, config=None, seed=42, params=None, tags=None, **metrics):
-    """A finished run with these figures; what is not given is the baseline's."""
+def finished(
+    model="bert",
+    dim="none",
+    stage=None,
+    config=None,
+    seed=42,
+    params=None,
+    tags=None,
+    budget=None,
+    sizes=None,
+    **metrics,
+):
+    """A finished run with these figures; what is not given is the baseline's. With a budget it is a recovery."""
+    if budget:
+        tags = {"budget": budget, "start": "baseline", "distill": "hidden"} | (tags or {})
+        config = f"{dim}-{budget.replace(':', '-')}"
     figures = {
         "parameters": 100.0, "accuracy": 0.8, "f1": 0.8, "validation_accuracy": 0.8, "inference_ms": 10.0,
         "training_memory_gb": 2.0, "inference_memory_gb": 1.0, "training_seconds": 100.0, "flops_per_example": 1e9,
@@ -54,8 +68,8 @@ def finished(model="bert", dim="none", stage=None, config=None, seed=42, params=
     } | metrics  # fmt: skip
     config = config or ("baseline" if dim == "none" else f"{dim}-6")
     stage = stage or ("baseline" if dim == "none" else "reduce")
-    sizes = FULL | ({dim: int(config.rpartition("-")[2])} if dim in FULL else {})
-    begins = [(tags or {}).get(tag) for tag in ("start", "distill")]
+    sizes = FULL | (sizes or ({dim: int(config.rpartition("-")[2])} if dim in FULL and not budget else {}))
+    begins = [(tags or {}).get(tag) for tag in ("start", "distill", "budget")]
     identity = {
         "stage": stage, "model": model, "checkpoint": f"minilm-{model}",
         "corpus": "product-reviews" if stage == "transfer" else "movie-snippets", "libraries": "torch 1",
@@ -67,7 +81,8 @@ def finished(model="bert", dim="none", stage=None, config=None, seed=42, params=
         mlflow.set_tags(identity)
         mlflow.log_params(
             {"num_attention_heads": sizes["heads"], "hidden_size": sizes["hidden"]}
-            | {"num_hidden_layers": sizes["layers"]} | planned_params(stage, dim) | (params or {})
+            | {"num_hidden_layers": sizes["layers"], "intermediate_size": sizes.get("intermediate", 1536)}
+            | planned_params(stage, dim) | ({"budget": budget} if budget else {}) | (params or {})
         )  # fmt: skip
         mlflow.log_metrics(figures)
     return run.info.run_id
@@ -81,7 +96,15 @@ def with_model(run_id, tokenizer):
         run.model(model, tokenizer)
 
 
-def with_predictions(run_id, right, tokens=10):
-    """Store test predictions that are right where ``right`` says so."""
+def out_of_reach(dim, budget, least, model="bert"):
+    """A run that has found its budget out of reach."""
+    run_id = finished(model, dim, budget=budget, tags={"out_of_reach": str(least), "error": f"{dim} cannot"})
+    mlflow.MlflowClient().set_terminated(run_id, "FAILED")
+    return run_id
+
+
+def with_predictions(run_id, right, tokens=10, file=PREDICTIONS_FILE):
+    """Store predictions, of test by default, that are right where ``right`` says so."""
     table = pd.DataFrame({"id": range(len(right)), "label": 1, "prediction": right.astype(int), "tokens": tokens})
-    mlflow.MlflowClient().log_text(run_id, table.to_csv(index=False), PREDICTIONS_FILE)
+    mlflow.MlflowClient().log_text(run_id, table.to_csv(index=False), file)
+    return run_id

@@ -1,8 +1,10 @@
 """The comparison: reads the finished runs back and turns them into tables, pictures and an answer.
 
 ``selection`` says which runs and configurations count; ``changes``, ``significance``, ``sensitivity`` and
-``expectations`` what they show; ``answer``, ``tables``, ``pictures`` and ``report`` write it down, ``best_models``
-registers. It knows runs only by what the store has of them: nothing of networks, texts or how a run comes about.
+``expectations`` what they show, ``equal_budget`` and ``winners`` what they show at the same budget; ``answer``,
+``budget_answer``, ``tables``, ``pictures``, ``budget_pictures``, ``budget_report`` and ``report`` write it down,
+``best_models`` registers. It knows runs only by what the store has of them: nothing of networks, texts or how a run
+comes about.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,13 +20,17 @@ from ..tracking import destination, store
 from ..tracking.run import Run
 from . import best_models, pictures, selection, sensitivity, tables
 from .answer import answer, method, recovery_answer, transfer_answer
+from .budget_answer import how_to_ask, why_halves_differ
+from .budget_report import at_equal_budget
 from .changes import changes, gains_by_row
+from .equal_budget import AtBudget, at_budgets
 from .expectations import expectations
 from .report import Section, as_markdown, as_page
 
 __all__ = ["Choice", "compare", "experiment_of"]
 
 _QUESTION = "Which dimension matters most, for quality and for cost?"
+_HALVES = "The plan's own question: each dimension halved"
 
 
 @dataclass(frozen=True)
@@ -73,16 +79,18 @@ def compare(study: Study, run: Run, choice: Choice = Choice()) -> str:
     preset, experiment_id = study.preset, experiment_of(run, choice)
     finished = store.finished_runs(experiment_id, **{**choice.tags, "preset": preset.name})
     runs = selection.latest_runs(finished, study, choice.seeds, choice.device)
-    if runs.planned.empty or runs.planned["stage"].eq("transfer").all():
+    if (runs.planned["stage"].eq("transfer") | runs.planned["budget"].ne("")).all():
         raise UserError(
             f"No finished baseline or reduction on {preset.source.name} is left to compare that did what the plan says"
             f" ({len(runs.other_sizes) + len(runs.beside)} did something else): run these first, or give compare the"
             " values that they were run with, as -P epochs=2."
         )
     found, adapted = selection.split_stages(selection.configurations(runs.planned))
+    found, to_budgets = selection.split_budgets(found)
     as_planned, cut_again = selection.split_starts(found)
     source, recovered, target = (selection.best(rows, choice.rule) for rows in (as_planned, cut_again, adapted))
-    predictions = store.predictions_of(run_id for rows in (source, recovered, target) for run_id in _run_ids(rows))
+    shown = (source, recovered, target, to_budgets)
+    predictions = store.predictions_of(run_id for rows in shown for run_id in _run_ids(rows))
     ratios = store.speed_ratios(experiment_id, preset.name)
     changed = changes(source, ratios, predictions)
     baselines = source[source["dim"].eq("none")]
@@ -90,8 +98,14 @@ def compare(study: Study, run: Run, choice: Choice = Choice()) -> str:
     changed_there = changes(target, pd.DataFrame(), predictions)
     before_adapting = sensitivity.of_same_start(target, changed, changed_again)
 
+    beyond = selection.beyond(store.runs_out_of_reach(experiment_id, preset=preset.name), runs.planned, study)
+    validation = store.predictions_of(_run_ids(to_budgets), store.VALIDATION_FILE)
+    equal = at_budgets(to_budgets, baselines, beyond, ratios, (predictions, validation))
+
+    everything = pd.concat([runs.planned, runs.other_sizes, runs.beside])
     sections = [
-        _answer(source, changed, predictions),
+        *at_equal_budget(_QUESTION, equal, everything, (source, changed)),
+        _answer(equal, preset, source, changed, predictions),
         _on_source(preset, source),
         *_recovered(preset, source, recovered, changed, changed_again),
         _on_target(preset, choice.rule, found, (source, target), (before_adapting, changed_there)),
@@ -99,21 +113,30 @@ def compare(study: Study, run: Run, choice: Choice = Choice()) -> str:
         *_keep_levels(pd.concat([each[each["start"].eq("pretrained")] for each in (runs.planned, runs.other_sizes)])),
         *_beside(runs.beside),
         *_training(source),
-        Section("Which model do I take?", [best_models.registered_models(found, choice.rule)]),
+        Section("Which model do I take?", [best_models.registered_models(found, choice.rule, equal)]),
         _conditions(source, choice, runs.left_out),
     ]
     each = [(source, changed), (recovered, changed_again), (target, changed_there)]
+    each += [(at.rows[at.rows["dim"].ne("none")], at.changes) for at in equal]
     figures = [tables.every_figure(rows, changes_of) for rows, changes_of in each if len(rows)]
     run.table(pd.concat(figures), "every_figure.csv")
     _log(run, sections)
-    links = Section("Runs", [best_models.run_links(pd.concat([source, recovered, target]), experiment_id)])
+    links = Section("Runs", [best_models.run_links(pd.concat([source, recovered, to_budgets, target]), experiment_id)])
     run.text(as_page(f"Encoder reduction: {preset.name}", [*sections, links]), "report.html")
     run.text(as_markdown([*sections, links]), "report.md")
     return as_markdown(sections)
 
 
-def _answer(source: pd.DataFrame, changed: pd.DataFrame, predictions: dict[str, pd.DataFrame]) -> Section:
-    section = Section(_QUESTION)
+def _answer(
+    equal: Sequence[AtBudget],
+    preset: Preset,
+    source: pd.DataFrame,
+    changed: pd.DataFrame,
+    predictions: dict[str, pd.DataFrame],
+) -> Section:
+    section = Section(_HALVES if equal else _QUESTION)
+    if equal and len(changed):
+        section.say(why_halves_differ(changed))
     if changed.empty:
         section.say(answer(source, changed, changed))
     else:
@@ -121,6 +144,8 @@ def _answer(source: pd.DataFrame, changed: pd.DataFrame, predictions: dict[str, 
         section.say(answer(source, changed, order))
         if len(order):
             section.table("ranking", tables.ranking_in_brief(order), every=order)
+        if not equal:
+            section.say(how_to_ask(preset.name))
         section.say("The plan expected:\n\n" + expectations(source, changed, predictions))
     section.picture(
         "trade_off",

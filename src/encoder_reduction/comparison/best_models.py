@@ -1,13 +1,17 @@
 """Where the rows come from and where the chosen models are: runs, and the MLflow Model Registry."""
 
+import re
+from collections.abc import Sequence
+
 import pandas as pd
 
 from ..plan.sections import RULES
 from ..tracking.registry import register_model, run_url
+from .equal_budget import AtBudget
 from .selection import best
 
 
-def registered_models(found: pd.DataFrame, rule: str) -> str:
+def registered_models(found: pd.DataFrame, rule: str, equal: Sequence[AtBudget] = ()) -> str:
     """Register the best reduction of each dimension and overall, per model, and say what they are called.
 
     Of several seeds the first is taken.
@@ -15,10 +19,11 @@ def registered_models(found: pd.DataFrame, rule: str) -> str:
     Args:
         found: all configurations on the source corpus.
         rule: what is best, on validation.
+        equal: what there is at equal budget; the chosen one of each is registered, too.
     """
     overall = best_reductions(found, rule).assign(alias="best")
     by_dim = best(_reduced(found), rule)
-    chosen = pd.concat([overall, by_dim.assign(alias="best-" + by_dim["dim"])])
+    chosen = pd.concat([overall, by_dim.assign(alias="best-" + by_dim["dim"]), *_at_budgets(equal)])
     lines, gone = [], []
     for _, own in chosen.groupby("model", sort=False):
         for row in own.to_dict("records"):
@@ -34,6 +39,16 @@ def registered_models(found: pd.DataFrame, rule: str) -> str:
     if gone:
         said += f" Not registered, since their models are not in the store: {', '.join(gone)}."
     return "\n".join([*lines, "", said])
+
+
+def _at_budgets(equal: Sequence[AtBudget]) -> list[pd.DataFrame]:
+    """The rows of the dimension that was chosen at each budget; MLflow takes no dots in an alias."""
+
+    def alias(budget: str) -> str:
+        return re.sub(r"[^\w-]", "_", f"best-{budget.replace(':', '-')}")
+
+    answered = [at for at in equal if at.chosen]
+    return [at.rows[at.rows["dim"].eq(at.chosen.dim)].assign(alias=alias(at.budget)) for at in answered]
 
 
 def best_reductions(found: pd.DataFrame, rule: str) -> pd.DataFrame:

@@ -28,10 +28,12 @@ SAVINGS = {
     "parameters": "Parameters (%)",
     "flops_per_example": "FLOPs (%)",
     "inference_ms": TIME,
-    "training_memory_gb": "Training memory (%)",
-    "inference_memory_gb": "Inference memory (%)",
+    "training_memory_of_network_gb": "Training memory (%)",
+    "inference_memory_of_network_gb": "Inference memory (%)",
     "training_seconds": "Training time (%)",
 }
+# Runs that were made before there was this figure have one that holds what the process has besides.
+_FORMERLY = {f"{phase}_memory_of_network_gb": f"{phase}_memory_gb" for phase in ("training", "inference")}
 
 
 def with_baseline(rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -53,7 +55,7 @@ def changes(rows: pd.DataFrame, ratios: pd.DataFrame, predictions: Predictions) 
     reduced, base = with_baseline(rows)
     found = [_difference(predictions, *ids) for ids in zip(reduced["run_ids"], base["run_ids"], strict=True)]
     table = pd.DataFrame({"Model": reduced["checkpoint"], "Config": reduced["config"], "Dimension": reduced["dim"]})
-    table[POINTS] = 100 * (reduced["accuracy"] - base["accuracy"])
+    table[POINTS] = (100 * (reduced["accuracy"] - base["accuracy"])).round(9)  # -2.75 and not -2.7499999
     table["95% low"], table["95% high"] = _ends([each and each.accuracy.interval for each in found])
     table["p (Holm)"] = holm([each.p if each else np.nan for each in found])
     table["Test"] = [each.test if each else None for each in found]
@@ -62,9 +64,18 @@ def changes(rows: pd.DataFrame, ratios: pd.DataFrame, predictions: Predictions) 
     table["F1 95% low"], table["F1 95% high"] = _ends([each and each.f1.interval for each in found])
     table["Seeds"] = [each.accuracy.seeds if each else 0 for each in found]
     for metric, title in SAVINGS.items():
-        table[title] = 100 * (reduced[metric] / base[metric] - 1)
+        table[title] = 100 * (_relative(metric, reduced, base) - 1)
     _add_speed(table, ratios, reduced, base)
     return table
+
+
+def _relative(metric: str, reduced: pd.DataFrame, base: pd.DataFrame) -> pd.Series:
+    """A reduction's figure in units of its baseline's, row by row."""
+    unknown = pd.Series(np.nan, reduced.index)
+    own, theirs = (each.get(metric, unknown) for each in (reduced, base))
+    if metric in _FORMERLY and own.isna().all() and theirs.isna().all():  # New beside old would be no pair.
+        own, theirs = (each[_FORMERLY[metric]] for each in (reduced, base))
+    return own / theirs
 
 
 def _add_speed(table: pd.DataFrame, ratios: pd.DataFrame, reduced: pd.DataFrame, base: pd.DataFrame) -> None:
@@ -80,9 +91,15 @@ def _add_speed(table: pd.DataFrame, ratios: pd.DataFrame, reduced: pd.DataFrame,
 
 
 def _paired_speed(ratios: pd.DataFrame, reduced: Row, baseline: Row) -> dict[str, float]:
-    """The latest paired speed of a configuration relative to its baseline, under the conditions of both rows."""
+    """The latest paired speed of a configuration relative to its baseline, under the conditions of both rows.
+
+    What was cut to a budget was measured in turn with the baseline when it was made, which counts where nothing later
+    was.
+    """
+    own = {"speed_ratio": "speed_ratio", "low": "speed_ratio_low", "high": "speed_ratio_high"}
+    before = {name: reduced[metric] for name, metric in own.items() if reduced.get("budget") and metric in reduced}
     if ratios.empty:
-        return {}
+        return before
     found = ratios[
         ratios["run_id"].isin(reduced["run_ids"].values())
         & ratios["reference"].isin(baseline["run_ids"].values())
@@ -91,7 +108,7 @@ def _paired_speed(ratios: pd.DataFrame, reduced: Row, baseline: Row) -> dict[str
     for row in (reduced, baseline):
         for name, measured in _CONDITIONS.items():
             found = found[found[measured].map(_plain).eq(_plain(row.get(name)))]
-    return {} if found.empty else found.iloc[0].to_dict()
+    return before if found.empty else found.iloc[0].to_dict()
 
 
 def _plain(value: object) -> str | None:

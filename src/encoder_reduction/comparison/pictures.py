@@ -10,16 +10,21 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ..plan.sections import DIMENSIONS
+from ..plan.sections import DIMENSIONS, MIXED
 from .changes import POINTS, TIME
 from .selection import pareto_front
 
 _MODEL_COLOURS = {"bert": "#0072B2", "roberta": "#D55E00", "distilbert": "#009E73"}
-_DIM_MARKERS = {"none": "o", "heads": "^", "hidden": "s", "layers": "D"}
-_DIM_COLOURS = {"none": "#555555", "heads": "#E69F00", "hidden": "#56B4E9", "layers": "#CC79A7"}
-_GREY = "#666666"
-_STYLE = {"fontsize": 9}
-_SMALL = {"fontsize": 8}
+DIM_MARKERS = {
+    "none": "o", "heads": "^", "hidden": "s", "layers": "D", "intermediate": "v", "heads+intermediate": "P", MIXED: "*",
+}  # fmt: skip
+DIM_COLOURS = {
+    "none": "#555555", "heads": "#E69F00", "hidden": "#56B4E9", "layers": "#CC79A7", "intermediate": "#009E73",
+    "heads+intermediate": "#0072B2", MIXED: "#D55E00",
+}  # fmt: skip
+GREY = "#666666"
+STYLE = {"fontsize": 9}
+SMALL = {"fontsize": 8}
 
 _CHANGES = (POINTS, "Parameters (%)", "FLOPs (%)", TIME, "Training memory (%)", "Training time (%)")
 _RESOURCES = {
@@ -40,21 +45,21 @@ def trade_off(rows: pd.DataFrame) -> Figure:
     figure = Figure(figsize=(6.5, 4.2), layout="constrained")
     axes = figure.add_subplot()
     edge = rows.loc[pareto_front(rows["inference_ms"], rows["accuracy"])].sort_values("inference_ms")
-    axes.step(edge["inference_ms"], edge["accuracy"], where="post", color=_GREY, linewidth=0.8, zorder=1)
+    axes.step(edge["inference_ms"], edge["accuracy"], where="post", color=GREY, linewidth=0.8, zorder=1)
     for row in rows.itertuples():
         axes.errorbar(
             row.inference_ms, row.accuracy, xerr=row.inference_ms_seed_std, yerr=row.accuracy_seed_std,
-            color=_MODEL_COLOURS.get(row.model, _GREY), marker=_DIM_MARKERS[row.dim], markersize=6, elinewidth=0.7,
+            color=_MODEL_COLOURS.get(row.model, GREY), marker=DIM_MARKERS[row.dim], markersize=6, elinewidth=0.7,
         )  # fmt: skip
     for dim in rows["dim"].unique():
         _name_dimension(axes, rows, dim)
     _name_models(axes, rows)
-    axes.plot([], [], color=_GREY, linewidth=0.8, label="Pareto front")
-    axes.legend(frameon=False, loc="lower right", **_STYLE)
+    axes.plot([], [], color=GREY, linewidth=0.8, label="Pareto front")
+    axes.legend(frameon=False, loc="lower right", **STYLE)
     axes.margins(x=0.08, y=0.14)
-    axes.set_xlabel("Inference time (ms per example)", **_STYLE)
-    axes.set_ylabel("Test accuracy", **_STYLE)
-    _plain(axes)
+    axes.set_xlabel("Inference time (ms per example)", **STYLE)
+    axes.set_ylabel("Test accuracy", **STYLE)
+    plain_axes(axes)
     return figure
 
 
@@ -82,12 +87,12 @@ def relative_changes(changes: pd.DataFrame) -> Figure:
         for dim, line in first_lines.items():
             part = shown[shown["Dimension"].eq(dim)].set_index("Model").reindex(models)
             places = [line + 1 + index for index in range(len(models))]
-            axes.barh(places, part["value"].astype(float), height=0.85, color=_DIM_COLOURS[dim])
+            axes.barh(places, part["value"].astype(float), height=0.85, color=DIM_COLOURS[dim])
             for place, (start, end) in zip(places, part[["low", "high"]].astype(float).to_numpy(), strict=True):
                 axes.plot([start, end], [place, place], color="black", linewidth=0.8)
         axes.axvline(0, color="black", linewidth=0.6)
-        axes.set_title(column, **_STYLE)
-        _plain(axes)
+        axes.set_title(column, **STYLE)
+        plain_axes(axes)
     names = [(line + index, name) for dim, line in first_lines.items() for index, name in enumerate([dim, *models])]
     for axes in panels:
         axes.set_yticks(*zip(*names, strict=True), fontsize=7)
@@ -113,14 +118,14 @@ def resources(rows: pd.DataFrame) -> Figure:
             part = rows[rows["dim"].eq(dim)].set_index("checkpoint").reindex(models)
             places = [position + (index - (len(dims) - 1) / 2) * width for position in range(len(models))]
             axes.bar(
-                places, part[metric], yerr=part[f"{metric}_seed_std"], width=0.9 * width, color=_DIM_COLOURS[dim],
+                places, part[metric], yerr=part[f"{metric}_seed_std"], width=0.9 * width, color=DIM_COLOURS[dim],
                 label=_called(dim), error_kw={"linewidth": 0.8},
             )  # fmt: skip
-        axes.set_title(title, **_STYLE)
-        axes.set_xticks(range(len(models)), models, **_SMALL)
-        _plain(axes)
+        axes.set_title(title, **STYLE)
+        axes.set_xticks(range(len(models)), models, **SMALL)
+        plain_axes(axes)
     handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, frameon=False, loc="outside lower center", ncols=len(dims), **_STYLE)
+    figure.legend(handles, labels, frameon=False, loc="outside lower center", ncols=len(dims), **STYLE)
     return figure
 
 
@@ -137,21 +142,21 @@ def retained(kept: pd.DataFrame, rows: pd.DataFrame, corpora: tuple[str, str]) -
     model_of = rows.drop_duplicates("checkpoint").set_index("checkpoint")["model"]
     ends = kept.filter(like="source").stack().min(), kept.filter(like="target").stack().min()
     low = min(*ends, 0) - 1
-    axes.plot([low, 1], [low, 1], color=_GREY, linewidth=0.8)
-    axes.annotate("same gap on both", (low, low), (16, 0), textcoords="offset points", color=_GREY, **_SMALL)
+    axes.plot([low, 1], [low, 1], color=GREY, linewidth=0.8)
+    axes.annotate("same gap on both", (low, low), (16, 0), textcoords="offset points", color=GREY, **SMALL)
     for row in kept.to_dict("records"):
-        colour = _MODEL_COLOURS.get(model_of[row["Model"]], _GREY)
+        colour = _MODEL_COLOURS.get(model_of[row["Model"]], GREY)
         x, y = row[f"{POINTS} source"], row[f"{POINTS} target"]
         axes.plot([row["95% low source"], row["95% high source"]], [y, y], color=colour, linewidth=0.7, alpha=0.6)
         axes.plot([x, x], [row["95% low target"], row["95% high target"]], color=colour, linewidth=0.7, alpha=0.6)
-        axes.scatter(x, y, color=colour, marker=_DIM_MARKERS[row["Dimension"]], s=38, zorder=2)
+        axes.scatter(x, y, color=colour, marker=DIM_MARKERS[row["Dimension"]], s=38, zorder=2)
     _name_models(axes, rows)
     for dim in [dim for dim in DIMENSIONS if dim in set(kept["Dimension"])]:
-        axes.scatter([], [], color=_GREY, marker=_DIM_MARKERS[dim], label=dim, s=30)
-    axes.legend(frameon=False, loc="upper left", **_SMALL)
+        axes.scatter([], [], color=GREY, marker=DIM_MARKERS[dim], label=dim, s=30)
+    axes.legend(frameon=False, loc="upper left", **SMALL)
     for corpus, name in zip(corpora, (axes.set_xlabel, axes.set_ylabel), strict=True):
-        name(f"Accuracy against the baseline on {corpus} (points)", **_STYLE)
-    _plain(axes)
+        name(f"Accuracy against the baseline on {corpus} (points)", **STYLE)
+    plain_axes(axes)
     return figure
 
 
@@ -165,14 +170,14 @@ def keep_curves(curves: pd.DataFrame) -> Figure:
     for axes, (name, own) in zip(panels[0], curves.groupby("checkpoint", sort=False), strict=True):
         for dim, line in own.groupby("dim", sort=False):
             axes.errorbar(
-                100 * line["level"], line["accuracy"], yerr=line["accuracy_seed_std"], color=_DIM_COLOURS[dim],
-                marker=_DIM_MARKERS[dim], markersize=4, linewidth=1.2, elinewidth=0.7,
+                100 * line["level"], line["accuracy"], yerr=line["accuracy_seed_std"], color=DIM_COLOURS[dim],
+                marker=DIM_MARKERS[dim], markersize=4, linewidth=1.2, elinewidth=0.7,
             )  # fmt: skip
             _name_end(axes, 100 * line["level"].iloc[-1], line["accuracy"].iloc[-1], dim, side="left")
-        axes.set_title(name, **_STYLE)
-        axes.set_xlabel("Share that stays (%)", **_STYLE)
+        axes.set_title(name, **STYLE)
+        axes.set_xlabel("Share that stays (%)", **STYLE)
         axes.margins(x=0.25)
-    panels[0][0].set_ylabel("Test accuracy", **_STYLE)
+    panels[0][0].set_ylabel("Test accuracy", **STYLE)
     return figure
 
 
@@ -190,13 +195,13 @@ def learning_curves(points: pd.DataFrame) -> Figure:
             for dim, line in chosen[chosen["checkpoint"].eq(name)].groupby("dim", sort=False):
                 window = max(1, len(line) // 6) if metric == "train_loss" else 1
                 smooth = line["value"].rolling(window, min_periods=1, center=True).mean()
-                axes.plot(line["step"], smooth, color=_DIM_COLOURS[dim], linewidth=1.2, label=_called(dim))
-            axes.set_title(name, **_STYLE)
-        line_of_panels[0].set_ylabel(CURVES[metric], **_STYLE)
+                axes.plot(line["step"], smooth, color=DIM_COLOURS[dim], linewidth=1.2, label=_called(dim))
+            axes.set_title(name, **STYLE)
+        line_of_panels[0].set_ylabel(CURVES[metric], **STYLE)
     for axes in panels[-1]:
-        axes.set_xlabel("Optimizer step", **_STYLE)
+        axes.set_xlabel("Optimizer step", **STYLE)
     handles, labels = panels[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, frameon=False, loc="outside lower center", ncols=max(1, len(labels)), **_STYLE)
+    figure.legend(handles, labels, frameon=False, loc="outside lower center", ncols=max(1, len(labels)), **STYLE)
     return figure
 
 
@@ -206,13 +211,13 @@ def _panels(frame: pd.DataFrame, rows: int, height: float) -> tuple[Figure, Sequ
     figure = Figure(figsize=(max(4.0, 2.6 * columns), height), layout="constrained")
     panels = figure.subplots(rows, columns, sharey="row", squeeze=False)
     for axes in panels.ravel():
-        _plain(axes)
+        plain_axes(axes)
     return figure, panels
 
 
 def _name_models(axes: Axes, rows: pd.DataFrame) -> None:
     for model, name in rows.drop_duplicates("model").set_index("model")["checkpoint"].items():
-        axes.scatter([], [], color=_MODEL_COLOURS.get(model, _GREY), label=name, s=30)
+        axes.scatter([], [], color=_MODEL_COLOURS.get(model, GREY), label=name, s=30)
 
 
 def _name_dimension(axes: Axes, rows: pd.DataFrame, dim: str) -> None:
@@ -224,18 +229,19 @@ def _name_dimension(axes: Axes, rows: pd.DataFrame, dim: str) -> None:
     spread = own["accuracy_seed_std"].fillna(0)
     edge = (own["accuracy"] - spread).min() if below else (own["accuracy"] + spread).max()
     away = {"xytext": (0, -8), "va": "top"} if below else {"xytext": (0, 8), "va": "bottom"}
-    axes.annotate(_called(dim), (place, edge), textcoords="offset points", ha="center", **away, **_SMALL)
+    axes.annotate(_called(dim), (place, edge), textcoords="offset points", ha="center", **away, **SMALL)
 
 
 def _name_end(axes: Axes, x: float, y: float, text: str, side: str) -> None:
     offset, align = ((-6, -3), "right") if side == "left" else ((6, -3), "left")
-    axes.annotate(text, (x, y), offset, textcoords="offset points", ha=align, color=_DIM_COLOURS[text], **_SMALL)
+    axes.annotate(text, (x, y), offset, textcoords="offset points", ha=align, color=DIM_COLOURS[text], **SMALL)
 
 
 def _called(dim: str) -> str:
     return "baseline" if dim == "none" else dim
 
 
-def _plain(axes: Axes) -> None:
+def plain_axes(axes: Axes) -> None:
+    """No frame but two lines, small figures."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=8)

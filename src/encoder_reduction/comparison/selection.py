@@ -8,15 +8,15 @@ import pandas as pd
 
 from ..errors import UserError
 from ..plan.presets import Preset
-from ..plan.sections import DIMENSIONS, MODELS
+from ..plan.sections import DIMENSIONS, MIXED, MODELS, EqualBudgets, RunPlan
 from ..plan.study import Study
 from ..tracking import matching
 
-_CONFIGURATION = ["stage", "model", "checkpoint", "dim", "config", "start", "plan_fingerprint"]
+_CONFIGURATION = ["stage", "model", "checkpoint", "dim", "config", "start", "budget", "plan_fingerprint"]
 _TAGS = ("device", "libraries", "memory_kind", "machine", "micro_batch_size", "departs")
 _CONDITIONS = ("batch_size", "max_length", "resolved_precision")  # what a paired measurement must match
 _SPREAD = ["accuracy", "inference_ms", "training_seconds", "training_memory_gb", "inference_memory_gb"]
-_RANK = {name: position for position, name in enumerate((*MODELS, "none", *DIMENSIONS))}
+_RANK = {name: position for position, name in enumerate((*MODELS, "none", *DIMENSIONS, "intermediate"))}
 _SIZES = {"heads": "num_attention_heads", "hidden": "hidden_size", "layers": "num_hidden_layers"}
 
 
@@ -55,6 +55,7 @@ def latest_runs(runs: pd.DataFrame, study: Study, seeds: Collection[int] = (), d
     runs, elsewhere = _on_one_device(runs, device)
     runs["start"] = runs["start"].fillna("pretrained") if "start" in runs else "pretrained"
     departures = _departures(runs, study)
+    runs["budget"] = runs["budget"].fillna("") if "budget" in runs else ""
     latest = runs.sort_values("start_time", ascending=False).drop_duplicates(["plan_fingerprint", "seed"])
     departures = departures[latest.index]
     own, size = ~departures.map(bool), departures.map(matching.only_in_size)
@@ -63,8 +64,8 @@ def latest_runs(runs: pd.DataFrame, study: Study, seeds: Collection[int] = (), d
 
 
 def _departures(runs: pd.DataFrame, study: Study) -> pd.Series:
-    """How each run departs from the plan; a transfer also does if its source did."""
-    found = matching.departures(runs, study.trainings())
+    """How each run departs from the plan; a transfer also does if its source did. Any budget is the plan's."""
+    found = matching.departures(runs, [*study.trainings(), *at_budgets(study, runs)])
     if "source_run" not in runs:
         return found
     sources = runs["source_run"].where(runs["stage"].eq("transfer") & runs["source_run"].notna())
@@ -72,6 +73,22 @@ def _departures(runs: pd.DataFrame, study: Study) -> pd.Series:
     both = zip(found, strays, strays.notna(), strict=True)
     named = [each | {"source_run": (run_id, "one of the plan")} if stray else each for each, run_id, stray in both]
     return pd.Series(named, index=found.index, dtype=object)
+
+
+def at_budgets(study: Study, runs: pd.DataFrame) -> list[RunPlan]:
+    """The plans of a study at the budgets that runs have, whichever it names itself."""
+    own = runs[runs["budget"].notna()] if "budget" in runs else runs.iloc[:0].assign(budget=None)
+    dims = {name: tuple(dict.fromkeys(own[name])) for name in ("budget", "model", "dim")}
+    found = EqualBudgets(budgets=dims["budget"], budget_models=dims["model"], budget_dims=dims["dim"])
+    return study.at_equal_budget(found)
+
+
+def beyond(found: pd.DataFrame, runs: pd.DataFrame, study: Study) -> pd.DataFrame:
+    """Of the runs whose budget was out of reach, those of the plan and its inputs on the device of the others."""
+    if found.empty:
+        return found
+    own, _ = _of_the_inputs(found[found["device"].isin(runs["device"])], study.preset)
+    return own[[not departure for departure in matching.departures(own, at_budgets(study, own))]]
 
 
 def _asked_for(runs: pd.DataFrame, preset: Preset, seeds: Collection[int]) -> pd.DataFrame:
@@ -171,7 +188,16 @@ def best(found: pd.DataFrame, rule: str, per: Sequence[str] = ("model", "dim")) 
     groups = (group for _, group in found.groupby(list(per), sort=False))
     chosen = [choose(group[group["seeds"].eq(group["seeds"].max())], rule) for group in groups]
     rows = found.loc[chosen]
-    return rows.sort_values(["model", "dim"], key=lambda column: column.map(_RANK), ignore_index=True)
+    return in_order(rows)
+
+
+def in_order(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows by model and dimension, as the plan has them; those of several dimensions come last."""
+
+    def rank(name: str) -> int:
+        return _RANK.get(name, len(_RANK) + (name == MIXED))
+
+    return rows.sort_values(["model", "dim"], key=lambda column: column.map(rank), ignore_index=True)
 
 
 def choose(candidates: pd.DataFrame, rule: str) -> int:
@@ -215,6 +241,12 @@ def split_stages(found: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The rows on the source corpus, and those on the target corpus."""
     transfer = found["stage"].eq("transfer")
     return found[~transfer], found[transfer]
+
+
+def split_budgets(found: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The rows whose sizes the plan says, and those whose sizes a budget has decided."""
+    budget = found["budget"].ne("")
+    return found[~budget], found[budget]
 
 
 def split_starts(found: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:

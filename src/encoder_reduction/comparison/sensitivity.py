@@ -27,8 +27,8 @@ def ranking(table: pd.DataFrame, gains: Gains) -> pd.DataFrame:
     means = own.groupby("Dimension")[[POINTS, *SAVINGS.values(), "Speed-up", "Speed-up by FLOPs"]].mean()
     dims = [dim for dim in DIMENSIONS if dim in means.index]
     means = means.reindex(dims)
-    values = _by_dimension(gains, models, dims)
-    if values is not None:
+    values = by_dimension(gains, models, dims)
+    if values is not None and len(dims) > 1:
         intervals = np.array([crossed(each).interval for each in values])
         drawn = drawn_again(values)
         costliest = drawn == drawn.min(axis=1, keepdims=True)  # Several, where they cost the same.
@@ -38,9 +38,9 @@ def ranking(table: pd.DataFrame, gains: Gains) -> pd.DataFrame:
     return means.sort_values(POINTS).reset_index()
 
 
-def _by_dimension(gains: Gains, models: list[str], dims: list[str]) -> np.ndarray | None:
+def by_dimension(gains: Gains, models: list[str], dims: list[str]) -> np.ndarray | None:
     """Points gained ``(dimensions, seeds, examples)``, averaged over the models, where all of them share some."""
-    if len(dims) < 2 or any((model, dim) not in gains for dim in dims for model in models):
+    if not (dims and models) or any((model, dim) not in gains for dim in dims for model in models):
         return None
     shared = np.array([each.to_numpy().T for each in aligned([gains[model, dim] for dim in dims for model in models])])
     return 100 * shared.reshape(len(dims), len(models), *shared.shape[1:]).mean(axis=1) if shared.size else None

@@ -140,12 +140,24 @@ def crossed(values: np.ndarray, mean: float | None = None) -> Estimate:
 
 def drawn_again(values: np.ndarray) -> np.ndarray:
     """Means ``(draws, columns)`` of ``(columns, seeds, examples)`` as other seeds and examples may have given them."""
-    rng, zero, degrees = np.random.default_rng(0), np.zeros(len(values)), max(values.shape[1] - 1, 1)
-    by_seeds, by_examples = (
-        rng.multivariate_normal(zero, covariance, _DRAWS, check_valid="ignore") for covariance in _covariances(values)
-    )
-    student = by_seeds / np.sqrt(rng.chisquare(degrees, (_DRAWS, 1)) / degrees)
-    return values.mean(axis=(1, 2)) + student + by_examples
+    return values.mean(axis=(1, 2)) + errors_again(values)[0]
+
+
+def errors_again(*splits: np.ndarray) -> list[np.ndarray]:
+    """How far off the means of ``(columns, seeds, examples)`` may be, by split ``(draws, columns)``.
+
+    Other seeds would move the means of all splits together, other examples those of their own split.
+    """
+    rng, seeds = np.random.default_rng(0), splits[0].shape[1]
+    by_seed = np.concatenate([values.mean(axis=2) for values in splits])
+    spread = np.cov(by_seed, ddof=1) / seeds if seeds > 1 else np.zeros((len(by_seed), len(by_seed)))
+    errors = _normal(rng, np.atleast_2d(spread)) / np.sqrt(rng.chisquare(max(seeds - 1, 1), (_DRAWS, 1)))
+    errors = np.split(errors * np.sqrt(max(seeds - 1, 1)), np.cumsum([len(values) for values in splits])[:-1], axis=1)
+    return [error + _normal(rng, _covariances(values)[1]) for error, values in zip(errors, splits, strict=True)]
+
+
+def _normal(rng: np.random.Generator, covariance: np.ndarray) -> np.ndarray:
+    return rng.multivariate_normal(np.zeros(len(covariance)), covariance, _DRAWS, check_valid="ignore")
 
 
 def gain(baseline: pd.DataFrame, reduced: pd.DataFrame) -> pd.Series:

@@ -7,7 +7,7 @@ import pandas as pd
 
 from ..plan.presets import Preset
 from .changes import POINTS, TIME
-from .selection import with_missing_rows
+from .selection import in_order, with_missing_rows
 
 _MEMORY = {
     "gpu": "the most GPU memory that torch had allocated while training",
@@ -28,12 +28,17 @@ _NUMBERS = {
     "As planned": "{:.3f}",
     "Before training": "{:.3f}",
     "Recovered": "{:.3f}",
+    "F1 as planned": "{:.3f}",
+    "F1 recovered": "{:.3f}",
     "Total Time (s)": "{:.1f}",
     "F1-score": "{:.3f}",
     "Inference Time (ms)": "{:.2f}",
     "Memory (GB)": "{:.2f}",
     "Training Time (s)": "{:.1f}",
     "Speed-up": "{:.2f}",
+    "Parameters (M)": "{:.1f}",
+    "Inference memory (GB)": "{:.2f}",
+    "From random weights": "{:.3f}",
     "Speed-up by FLOPs": "{:.2f}",
     "Costs most (probability)": "{:.0%}",
 }
@@ -70,10 +75,14 @@ def recovered_table(source: pd.DataFrame, recovered: pd.DataFrame, changes: pd.D
         recovered: those that were cut from the trained baseline.
         changes: the latter against the baselines.
     """
-    names, figures = ["model", "dim"], ["accuracy_before_training", "accuracy", "total_training_seconds"]
+    names, figures = ["model", "dim"], ["accuracy_before_training", "accuracy", "f1", "total_training_seconds"]
+    planned = source[[*names, "checkpoint", "config", "accuracy", "f1"]]
     shown = recovered.reindex(columns=[*names, "checkpoint", "config", *figures])
-    both = shown.merge(source[[*names, "accuracy"]], on=names, how="left", suffixes=("", " planned"))
-    both = both.merge(changes.drop(columns="Config"), left_on=["checkpoint", "dim"], right_on=["Model", "Dimension"])
+    both = in_order(planned.merge(shown, on=names, how="outer", suffixes=(" planned", "")))
+    for name in ("checkpoint", "config"):
+        both[name] = both[f"{name} planned"].fillna(both[name])
+    keys = {"left_on": ["checkpoint", "dim"], "right_on": ["Model", "Dimension"]}
+    both = both.merge(changes.drop(columns="Config"), how="left", **keys)
     return pd.DataFrame(
         {
             "Model": both["checkpoint"],
@@ -84,9 +93,25 @@ def recovered_table(source: pd.DataFrame, recovered: pd.DataFrame, changes: pd.D
             POINTS: both[POINTS],
             "95% interval": _interval(both["95% low"], both["95% high"], "{:+.1f}"),
             "Difference": both["Difference"],
+            "F1 as planned": both["f1 planned"],
+            "F1 recovered": both["f1"],
             "Total Time (s)": both["total_training_seconds"],
         }
     )
+
+
+def at_budget_in_brief(every: pd.DataFrame) -> pd.DataFrame:
+    """The rows at equal budget for a page: intervals beside their figures, no column that is all empty."""
+    shown = every[["Budget", "Model", "Dimension", "Sizes", "Speed-up"]].copy()
+    shown["Speed-up, 95%"] = _interval(every["Speed-up low"], every["Speed-up high"], "{:.2f}")
+    plain = ["Parameters (M)", "Inference memory (GB)", "Accuracy", POINTS]
+    shown[plain] = every[plain]
+    shown["95% interval"] = _interval(every["95% low"], every["95% high"], "{:+.1f}")
+    shown[["Difference", "F1-score", "F1 (points)"]] = every[["Difference", "F1-score", "F1 (points)"]]
+    shown["F1, 95%"] = _interval(every["F1 95% low"], every["F1 95% high"], "{:+.1f}")
+    rest = ["Before training", "From random weights", "Total Time (s)"]
+    shown[rest] = every[rest]
+    return shown.dropna(axis="columns", how="all")
 
 
 def in_the_plans_words(config: str) -> str:

@@ -105,18 +105,19 @@ def submissions(study: Study, preset: str, keep_models: str, state: Sequence[Pro
         return Task(progress.profile_label(plan), "profile", _parameters(values))
 
     seeds = ",".join(map(str, study.seeds or study.preset.seeds))
-    first, recoveries, second = (tasks(each) for each in (study.first(), study.recoveries(), study.transfers()))
+    first, second = tasks(study.first()), tasks(study.transfers())
+    again = tasks([*study.recoveries(), *study.at_equal_budget()])
     third = tuple(profile(plan) for plan in study.profiles() if progress.profile_label(plan) in wanted)
     kept = {} if keep_models == "all" else {"keep_models": keep_models}
     comparison = Submission("compare", _parameters({"preset": preset, **kept, **given}))
-    if not (first or recoveries or second or third):
+    if not (first or again or second or third):
         return [] if any(each.state in (RUNNING, QUEUED) for each in state) else [comparison]
     found = [
         Submission("prefetch", _parameters({"preset": preset})),
         Submission("tokenise", _parameters({"preset": preset, "seeds": seeds, **given}), after=(0,)),
     ]
     before, kind = (1,), "afterok"
-    for each in (first, recoveries):
+    for each in (first, again):
         if each:
             found.append(Submission("task", tasks=each, after=before, dependency=kind))
             before, kind = (len(found) - 1,), "afterany"
@@ -202,6 +203,8 @@ def _task(plan: RunPlan, preset: str, given: Mapping[str, object], state: Progre
     if plan.start != "pretrained":
         taught = plan.distillation.model_dump(exclude_none=True) if plan.distillation else {"distill": "none"}
         values |= {"start": plan.start, **taught}
+    if plan.budget:
+        values |= {"budget": plan.budget.budget}
     goes_on = ("--run-id", state.run_id) if state.goes_on else ()
     return Task(plan.label, plan.stage, (*_parameters(values), *goes_on))
 

@@ -59,6 +59,8 @@ def compress(plan: RunPlan, rerun: bool, say: Say) -> str:
             launcher.raise_failures()
         launcher.launch([plan])
         launcher.raise_failures()
+        if launcher.out_of_reach:
+            raise UserError(launcher.out_of_reach[0].reason)
         source_run = find_source(run.experiment_id, plan)
         found = store.finished_runs(run.experiment_id, fingerprint=fingerprints.of_plan(plan, source_run)).iloc[0]
         uri = registry.register_model(plan.model, _alias(plan), found["run_id"])

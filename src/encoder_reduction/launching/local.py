@@ -17,7 +17,7 @@ from queue import SimpleQueue
 
 import torch
 
-from ..errors import UserError, explain, leave_in_order_when_stopped
+from ..errors import OutOfReachError, UserError, explain, leave_in_order_when_stopped
 from ..plan.sections import RunPlan
 from ..plan.study import Study
 from ..profiling.nvidia import visible_gpus
@@ -76,6 +76,10 @@ class Launcher:
         say: takes lines of progress.
         jobs: runs side by side; on CUDA each has a GPU to itself.
 
+    Attributes:
+        failures: what did not finish.
+        out_of_reach: what cannot, since its budget is out of reach.
+
     Raises:
         UserError: more jobs than GPUs.
     """
@@ -86,6 +90,7 @@ class Launcher:
             allowed = f"1 to {len(gpus)}, the GPUs that are visible here" if gpus else "1 or more"
             raise UserError(f"jobs={jobs} is not allowed: give {allowed}.")
         self.failures: list[Failure] = []
+        self.out_of_reach: list[Failure] = []
         self._study, self._total, self._rerun, self._say, self._jobs = study, total, rerun, say, jobs
         self._count = 0
         self._counting = threading.Lock()
@@ -150,11 +155,17 @@ class Launcher:
             if not done.empty and not self._rerun:
                 self._say(f"{label}  finished already, skipped (rerun=true repeats it)")
                 return
+            beyond = store.runs_out_of_reach(experiment, fingerprint=task.fingerprint)
+            if not beyond.empty and not self._rerun:
+                raise OutOfReachError(beyond.iloc[0]["error"], float(beyond.iloc[0][store.OUT_OF_REACH]))
             interrupted = store.unfinished_run(experiment, task.fingerprint)
             self._say(f"{label}  {'goes on where it was interrupted ...' if interrupted else '...'}")
             started = time.monotonic()
             outcome = self._in_fresh_process(task, interrupted)
             self._say(f"{label}  {outcome.headline}, {time.monotonic() - started:.0f} s")
+        except OutOfReachError as error:
+            self.out_of_reach.append(Failure(what, str(error)))
+            self._say(f"{label}  cannot be: {error}")
         except Exception as error:
             reason = explain(error)
             if reason is None:
@@ -247,6 +258,8 @@ def _execute(connection: Connection, store: str, share: _Share) -> None:
     destination.use_store(store)
     try:
         connection.send(task.function(*task.arguments, **options))
+    except OutOfReachError as error:
+        connection.send(error)
     except Exception as error:
         sentence = explain(error)
         if sentence is None:

@@ -23,6 +23,7 @@ LOGS = Path(__file__).resolve().parents[3] / "logs" / "slurm"
 JOBS_FILE = "jobs.json"
 
 DONE, RUNNING, QUEUED, FAILED, MISSING = "done", "running", "queued", "failed", "not started"
+OUT_OF_REACH = "out of reach"
 
 
 @dataclass(frozen=True)
@@ -31,8 +32,8 @@ class Progress:
 
     Attributes:
         run: what it is.
-        state: ``done``, ``running``, ``queued``, ``failed`` or ``not started``.
-        detail: its accuracy, why it waits, or why it failed.
+        state: ``done``, ``running``, ``queued``, ``failed``, ``not started``, or ``out of reach`` of its dimension.
+        detail: its accuracy, why it waits, why it failed, or how far its dimension goes.
         job: Slurm's number of it, empty outside of Slurm.
         log: the log of its job.
         run_id: its latest MLflow run, empty if there is none.
@@ -89,6 +90,10 @@ def _of_run(
     if not finished.empty:
         first = finished.iloc[0]
         return Progress(plan.label, DONE, f"accuracy {first['accuracy']:.3f}", run_id=first["run_id"])
+    beyond = same[same[store.OUT_OF_REACH].notna()] if store.OUT_OF_REACH in same else same.iloc[:0]
+    if not beyond.empty:
+        first = beyond.iloc[0]
+        return Progress(plan.label, OUT_OF_REACH, first["error"], run_id=first["run_id"])
     progress = _unfinished(plan.label, mine, jobs, waiting)
     goes_on = progress.state == FAILED and progress.run_id in set(same["run_id"]) and has_checkpoints(progress.run_id)
     return dataclasses.replace(progress, goes_on=goes_on)

@@ -11,7 +11,7 @@ from .local import Launcher, Say
 
 
 def run_study(study: Study, rerun: bool, jobs: int, keep_models: str, say: Say) -> str:
-    """Baselines, reductions, recoveries, transfers of every model, dimension and seed, paired profiles, the comparison.
+    """Every run of a study, phase by phase, paired profiles, and the comparison.
 
     A run that fails does not stop the others; the comparison says what is missing.
 
@@ -22,14 +22,14 @@ def run_study(study: Study, rerun: bool, jobs: int, keep_models: str, say: Say) 
         UserError: some runs failed. The report is in the study's MLflow run all the same.
     """
     settle()
-    first, recoveries, second, third = study.first(), study.recoveries(), study.transfers(), study.profiles()
-    name = study.preset.name
+    phases = [study.first(), study.recoveries(), study.at_equal_budget(), study.transfers()]
+    profiles, name = study.profiles(), study.preset.name
     with open_run() as run:
         run.describe(f"study/{name}", {"stage": "study", "preset": name}, {})
-        launcher = Launcher(run, len(first) + len(recoveries) + len(second) + len(third), rerun, say, jobs)
-        for plans in (first, recoveries, second):
+        launcher = Launcher(run, sum(map(len, phases)) + len(profiles), rerun, say, jobs)
+        for plans in phases:
             launcher.launch(plans)
-        launcher.launch_profiles(study, third)
+        launcher.launch_profiles(study, profiles)
         report = comparison.compare(study, run)
         if keep_models == "best":
             say(keep_best(study, run.experiment_id, comparison.Choice()))

@@ -23,6 +23,7 @@ from .sections import (
     Corpus,
     Dimension,
     Distillation,
+    EqualBudgets,
     FineTuning,
     Inputs,
     ModelKey,
@@ -55,6 +56,7 @@ class Preset(Section):
         description="how each reduction learns when it is cut once more, from the finished baseline; no such runs when"
         " absent",
     )
+    equal_budgets: EqualBudgets = Field(EqualBudgets(), description="what is compared at equal budget")
     profiling: Profiling
     variants: tuple[Variant, ...] = Field(
         ("strategy", "criterion", "correct"),

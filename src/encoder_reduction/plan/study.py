@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from .presets import Preset
-from .sections import DIMENSIONS, RunPlan
+from .sections import DIMENSIONS, EqualBudgets, RunPlan
 
 
 @dataclass(frozen=True)
@@ -14,15 +14,17 @@ class Study:
         preset: the plan.
         overrides: values by field name, for every run.
         seeds: each run is repeated with each.
+        budgets: what is compared at equal budget; as the preset has it by default.
     """
 
     preset: Preset
     overrides: dict[str, object] = field(default_factory=dict)
     seeds: tuple[int, ...] = ()
+    budgets: EqualBudgets | None = None
 
     def trainings(self) -> list[RunPlan]:
         """Every run that trains, in the order in which they build on each other."""
-        return [*self.first(), *self.recoveries(), *self.transfers()]
+        return [*self.first(), *self.recoveries(), *self.at_equal_budget(), *self.transfers()]
 
     def first(self) -> list[RunPlan]:
         """Baselines and reductions."""
@@ -43,6 +45,23 @@ class Study:
             for values in self._settings()
             for model in self.preset.models
             for dim in DIMENSIONS
+        ]
+
+    def at_equal_budget(self, budgets: EqualBudgets | None = None) -> list[RunPlan]:
+        """The baselines of :meth:`first`, cut to the same budgets and recovered alike.
+
+        Args:
+            budgets: these instead of the study's.
+        """
+        equal = budgets or self.budgets or self.preset.equal_budgets
+        recovery = self.preset.recovery.model_dump() if self.preset.recovery else {}
+        return [
+            self.preset.plan("reduce", model, dim, {**values, "start": "baseline", **recovery, "budget": budget})
+            for values in self._settings()
+            for model in self.preset.models
+            if model in equal.budget_models
+            for budget in equal.budgets
+            for dim in equal.budget_dims
         ]
 
     def transfers(self) -> list[RunPlan]:

@@ -26,7 +26,8 @@ class PeakMemory:
     """Peak memory of a phase in GB (1e9 bytes); filled in when the phase ends.
 
     Attributes:
-        kind: ``gpu`` (allocated by torch on the device) or ``resident`` (of this process).
+        kind: ``gpu`` (allocated by torch on the device), ``resident`` (of this process), or ``apart`` (resident memory
+            of a process that did nothing else, from before it loaded the network).
         start: in use when the phase began.
         peak: the most in use during the phase.
         reserved: the most that torch's allocator had taken from the device; ``None`` on a CPU.
@@ -49,6 +50,11 @@ class PeakMemory:
         """What the phase itself added at its peak."""
         return self.peak - self.start
 
+    @property
+    def of_network(self) -> float | None:
+        """What the network itself needed; ``None`` where that is not told from what the process held besides."""
+        return {"gpu": self.peak, "apart": self.above_start}.get(self.kind)
+
     def readings(self) -> dict[str, Any]:
         """The values up to now, within the phase."""
         self.update()
@@ -70,6 +76,11 @@ class TrainingState:
     gradients: float
     optimizer: float
     activations: float
+
+    @property
+    def total(self) -> float:
+        """All of it."""
+        return self.parameters + self.gradients + self.optimizer + self.activations
 
 
 @contextmanager
@@ -167,8 +178,7 @@ def _gpu_peak(device: torch.device) -> Iterator[PeakMemory]:
 
 
 def _resident_peak() -> Iterator[PeakMemory]:
-    _give_back_freed_memory()
-    result = PeakMemory("resident", start=_resident() / GB)
+    result = PeakMemory("resident", start=resident_gb())
     with _high_water_mark() if _reset_high_water_mark() else _sampled(_resident, _RESIDENT_SECONDS) as read:
 
         def update() -> None:
@@ -177,6 +187,12 @@ def _resident_peak() -> Iterator[PeakMemory]:
         result.update = update
         yield result
         update()
+
+
+def resident_gb() -> float:
+    """Resident memory of this process, GB (1e9 bytes), once what it has freed is given back."""
+    _give_back_freed_memory()
+    return _resident() / GB
 
 
 def _resident() -> float:

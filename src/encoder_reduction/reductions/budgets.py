@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from itertools import combinations, permutations
 
-from ..errors import UserError
+from ..errors import OutOfReachError
 from ..models.architectures import Sizes
 from ..plan.sections import Budget, Dimension, Reduction
 from .hidden import narrowed
@@ -30,18 +30,20 @@ class Space:
         reductions: the dimensions that may be cut, and how.
         budget: what the reduced network may cost.
         share: what a network costs, in units of the whole one's.
+        head_step: where the hidden size is cut, heads keep a multiple of so many units.
     """
 
     full: Sizes
     reductions: dict[Dimension, Reduction]
     budget: Budget
     share: Share
+    head_step: int = 1
 
     def alone(self) -> Shared:
         """The sizes whose cost is nearest to the budget, of several dimensions the same share of each.
 
         Raises:
-            UserError: the budget is out of reach.
+            OutOfReachError: the budget is.
         """
         every = {dim: self._allowed(dim) for dim in self.reductions}
         shares = sorted({size / getattr(self.full, dim) for dim, sizes in every.items() for size in sizes})
@@ -49,14 +51,15 @@ class Space:
         costs = [(self.cost(sizes), sizes) for sizes in found]
         within = [(cost, sizes) for cost, sizes in costs if sizes and cost <= self.budget.most]
         if not within:
-            raise UserError(self._out_of_reach(*min(costs, key=lambda each: each[0])))
+            least, sizes = min(costs, key=lambda each: each[0])
+            raise OutOfReachError(self._out_of_reach(least, sizes), least)
         return min(within, key=lambda each: abs(each[0] - self.budget.share))[1]
 
     def starts(self) -> list[Shared]:
         """One way for each set of the dimensions that reaches the budget: the same share of each.
 
         Raises:
-            UserError: the budget is out of reach.
+            OutOfReachError: the budget is.
         """
         dims = list(self.reductions)
         found = [
@@ -98,6 +101,11 @@ class Space:
     def finest(self, dims: Iterable[Dimension]) -> Dimension:
         """Of some dimensions the one that has the most sizes."""
         return max(dims, key=lambda dim: len(self._grid(dim)))
+
+    def coarser(self, dims: Iterable[Dimension]) -> list[Dimension]:
+        """The others, those of the fewest sizes first."""
+        dims = list(dims)
+        return sorted((dim for dim in dims if dim != self.finest(dims)), key=lambda dim: len(self._grid(dim)))
 
     def cost(self, sizes: Shared) -> float:
         """In units of the whole network's."""
@@ -143,7 +151,11 @@ class Space:
         return {dim: size for dim, size in kept if size < self._whole(dim, sizes)}
 
     def _allowed(self, dim: Dimension) -> list[int]:
-        return allowed_sizes(self.full, dim, self.reductions[dim].strategy)
+        sizes = allowed_sizes(self.full, dim, self.reductions[dim].strategy)
+        if dim != "hidden" or self.head_step == 1:
+            return sizes
+        step = self.head_step * (self.full.hidden // self.full.head_size)
+        return [size for size in sizes if size % step == 0]
 
     def _grid(self, dim: Dimension) -> list[int]:
         """The sizes that a search tries."""

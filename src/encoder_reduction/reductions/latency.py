@@ -59,21 +59,25 @@ def table_of(full: Sizes, architectures: Sequence[Sizes], times: Sequence[float]
     return LatencyTable(full, tuple(_prices(parts, wanted)), measured)
 
 
-def to_measure(full: Sizes) -> list[Sizes]:
+def to_measure(full: Sizes, head_step: int = 1) -> list[Sizes]:
     """What to measure: at some hidden sizes all of it, half of its depth, one head, next to no units; and at random.
 
     The random ones are the same at every call.
+
+    Args:
+        full: the whole network's dimensions.
+        head_step: heads keep a multiple of so many units.
     """
     found = []
     for share in _WIDTHS:
-        own = narrowed(full, _hidden(full, share))
+        own = narrowed(full, _hidden(full, share, head_step))
         whole = {"heads": own.heads, "intermediate": own.intermediate}
         depth = own.layers // 2 or 2
         found += [own, own.resized(layers=depth, **whole), own.resized(heads=1), own.resized(intermediate=1)]
     draw = np.random.default_rng(0)
     for _ in range(_DRAWN):
         layers, hidden, heads, units = draw.uniform(size=4)
-        own = narrowed(full, _hidden(full, 0.25 + 0.75 * hidden))
+        own = narrowed(full, _hidden(full, 0.25 + 0.75 * hidden, head_step))
         found.append(
             own.resized(
                 layers=1 + int(layers * full.layers),
@@ -114,6 +118,6 @@ def _parts(full: Sizes, sizes: Sizes) -> np.ndarray:
     return np.array(parts)
 
 
-def _hidden(full: Sizes, share: float) -> int:
-    """The hidden size nearest to a share of the whole: every head keeps a whole number of units."""
-    return max(1, round(share * full.head_size)) * (full.hidden // full.head_size)
+def _hidden(full: Sizes, share: float, step: int) -> int:
+    """The hidden size nearest to a share of the whole: every head keeps a multiple of so many units."""
+    return max(step, step * round(share * full.head_size / step)) * (full.hidden // full.head_size)

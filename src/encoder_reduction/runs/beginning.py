@@ -57,6 +57,7 @@ def begin(run: Run, plan: RunPlan, source_run: str | None) -> None:
             "dim": plan.dim,
             "seed": plan.seed,
             "start": store.tags_of(source_run).get("start", "pretrained") if plan.stage == "transfer" else plan.start,
+            **({"budget": plan.budget.budget} if plan.budget else {}),
             "distill": plan.distillation.distill if plan.distillation else "none",
             "device": device_name(),
             "fingerprint": fingerprint,

@@ -3,20 +3,24 @@
 from datasets import Dataset
 from transformers import PreTrainedModel
 
-from ..errors import UserError
+from ..errors import OutOfReachError
 from ..models.architectures import sizes_of
 from ..plan.sections import Budget, Dimension, Reduction, RunPlan
 from ..profiling.inference import Profiler, Workload
 from ..reductions import Cut, costs
 from ..reductions.budgets import Share, Space
 from ..reductions.latency import LatencyTable, table_of, to_measure
+from ..tracking import store
 from ..tracking.run import Run
+from .description import config_name, flat_params, run_name
 from .figures import Stopwatch
 from .judging import Judge
 from .lengths import check_budget_tokens
 from .search import Search
 from .search_picture import search_picture
 from .timing import Timings
+
+_ALIGNED = 8
 
 
 def meet(
@@ -35,13 +39,19 @@ def meet(
         progress: show progress bars.
 
     Raises:
-        UserError: the budget is out of reach.
+        OutOfReachError: the budget is; the run says so.
     """
-    space, timings = _space(judge, profiler, run)
-    stopwatch.lap("latency_table")
-    search = Search(space, judge, timings, run.folder.search, progress)
-    searched = len(space.reductions) > 1 and judge.plan.start != "pretrained"
-    taken = search.best() if searched else search.alone()
+    try:
+        space, timings = _space(judge, profiler, run)
+        stopwatch.lap("latency_table")
+        search = Search(space, judge, timings, run.folder.search, progress)
+        searched = len(space.reductions) > 1 and judge.plan.start != "pretrained"
+        taken = search.best() if searched else search.alone()
+    except OutOfReachError as error:
+        plan, whole = judge.plan, judge.whole
+        tags = {"config": config_name(plan, whole), store.OUT_OF_REACH: f"{error.least:.4f}"}
+        run.describe(run_name(plan, whole), tags, flat_params(plan, whole))
+        raise
     run.table(search.table(), "search.csv")
     if searched:
         run.figure(search_picture(search.table(), space.budget), "search")
@@ -52,7 +62,7 @@ def meet(
 
 def latency_table(whole: PreTrainedModel, timings: Timings) -> LatencyTable:
     """What the parts of a network take on this device, measured as far as that is not known yet."""
-    architectures = to_measure(sizes_of(whole))
+    architectures = to_measure(sizes_of(whole), _head_step(whole))
     return table_of(sizes_of(whole), architectures, timings.of(architectures))
 
 
@@ -78,10 +88,11 @@ def workload_of(profiler: Profiler, budget: Budget, test: Dataset) -> Workload:
 def _check_embeddings(whole: PreTrainedModel, plan: RunPlan) -> None:
     share = costs.embedding_share(whole, sizes_of(whole))
     if plan.budget.quantity == "parameters" and "hidden" not in plan.reductions and plan.budget.share < share:
-        raise UserError(
+        raise OutOfReachError(
             f"budget={plan.budget.budget} is less than the embeddings alone have ({share:.2f} of the parameters), and"
             f" only the hidden size makes these smaller: give dim={plan.dim}+hidden, or at least"
-            f" parameters:{share + 0.01:.2f}."
+            f" parameters:{share + 0.01:.2f}.",
+            share,
         )
 
 
@@ -98,4 +109,9 @@ def _space(judge: Judge, profiler: Profiler, run: Run) -> tuple[Space, Timings |
     else:
         _check_embeddings(judge.whole, plan)
         share = shares(judge.whole)[plan.budget.quantity]
-    return Space(sizes_of(judge.whole), plan.reductions, plan.budget, share), timings
+    return Space(sizes_of(judge.whole), plan.reductions, plan.budget, share, _head_step(judge.whole)), timings
+
+
+def _head_step(whole: PreTrainedModel) -> int:
+    """Of how many units heads keep a multiple: on a GPU, attention over other heads takes a slower kernel."""
+    return _ALIGNED if whole.device.type == "cuda" and sizes_of(whole).head_size % _ALIGNED == 0 else 1

@@ -171,17 +171,23 @@ def of_inference(inference: InferenceFigures) -> dict[str, float]:
 
 
 def of_memory(training: Training, training_memory: PeakMemory, inference_memory: PeakMemory) -> dict[str, float]:
-    """Peak memory of both phases, and the parts of a training step's."""
+    """Peak memory of both phases, what the network itself needs of it, and the parts of a training step's.
+
+    On a CPU the network's part of training is the sum of its parts: resident memory holds libraries and leftovers too.
+    """
     figures: dict[str, float | None] = {}
     trained = [("training", training_memory)] if training.state else []
     for phase, peak in (*trained, ("inference", inference_memory)):
         figures |= {
             f"{phase}_memory_gb": peak.peak,
             f"{phase}_memory_above_start_gb": peak.above_start,
+            f"{phase}_memory_of_network_gb": peak.of_network,
             f"{phase}_memory_reserved_gb": peak.reserved,
             f"{phase}_memory_device_gb": peak.device,
         }
     if training.state:
+        if training_memory.kind != "gpu":
+            figures["training_memory_of_network_gb"] = training.state.total
         figures |= {
             "parameters_gb": training.state.parameters,
             "gradients_gb": training.state.gradients,

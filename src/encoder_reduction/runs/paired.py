@@ -82,7 +82,7 @@ def execute(
         run.table(ratios, store.RATIOS_FILE)
         others = ratios[ratios["run_id"].ne(ratios["reference"])]
         run.metrics(
-            {f"speed_ratio/{row.name}/{row.workload}/batch_{row.batch_size}": row.speed_ratio
+            {f"speed_ratio/{_plain(row.name)}/{row.workload}/batch_{row.batch_size}": row.speed_ratio
              for row in others.itertuples(index=False)}
         )  # fmt: skip
         return Outcome(run.run_id, ratios)
@@ -133,3 +133,8 @@ def _ratios(profilers: list[Profiler], workloads: Sequence[Workload], described:
             for tags, workload, ratio in zip(described, workloads, ratios, strict=True)
         ]
     )
+
+
+def _plain(name: str) -> str:
+    """A run's name in that of a metric, where MLflow takes no plus."""
+    return name.replace("+", "_and_")

@@ -1,10 +1,13 @@
 """One run, top to bottom: load, reduce, fine-tune, evaluate, profile, log."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from datasets import Dataset
+from transformers import PreTrainedModel
+from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from ..data import corpora, inputs
 from ..data.tokenisation import check_words, tokenise
@@ -16,7 +19,7 @@ from ..profiling.energy import EnergyUsed, energy_used
 from ..profiling.energy import of_pieces as energy_of_pieces
 from ..profiling.inference import Profiler, for_inference, latency_table
 from ..profiling.machine import Watch, watched
-from ..profiling.memory import PeakMemory, peak_memory
+from ..profiling.memory import PeakMemory, peak_memory, start_peak_again
 from ..profiling.memory import of_pieces as memory_of_pieces
 from ..profiling.nvidia import take_one_gpu
 from ..tracking import opening, store
@@ -26,6 +29,7 @@ from ..training.pieces import Pieces
 from ..training.recorder import NonFiniteLossError
 from . import budgets, figures
 from .achieved import beside_the_whole
+from .apart import process_apart
 from .beginning import begin, finished_instead
 from .description import describe, flat_params, machine_tags, run_name
 from .judging import Judge
@@ -74,7 +78,9 @@ def execute(
         UserError: anything that the user can mend; the run is then marked FAILED.
     """
     take_one_gpu()
-    with opening.open_run(parent, experiment_id, run_id) as run:
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    # Before the run opens, so that no thread and no lock of it is in the other process.
+    with process_apart(device) as apart, opening.open_run(parent, experiment_id, run_id) as run:
         source_run = source_run or find_source(run.experiment_id, plan)
         try:
             inputs.fetch(plan)  # What they hold is part of the fingerprint.
@@ -85,7 +91,6 @@ def execute(
             return Outcome(finished["run_id"], finished["name"], {"accuracy": finished["accuracy"]})
         begin(run, plan, source_run)
         stopwatch = figures.Stopwatch()
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         settings = plan.fine_tuning
         precision = resolve_precision(settings.precision)
 
@@ -133,16 +138,21 @@ def execute(
             trained = tuner.evaluate(tokenised["test"], data["test"]["id"]) if precision != "fp32" else None
             stopwatch.lap("evaluation")
             # What is scored and measured is what is served: without training's autocast, which stays in the old one.
-            model, tokenizer = run.model(model, tokenizer, checkpoints.load_folder)
+            texts = Profiler(model, tokenizer, settings, profiling).texts(tokenised["test"], settings.batch_size)
             teacher = None
+
+            def read_back(folder: Path) -> tuple[PreTrainedModel, Tokenizer, PeakMemory | None]:
+                return *checkpoints.load_folder(folder), apart.memory(folder, precision, texts)
+
+            model, tokenizer, inference_memory = run.model(model, tokenizer, read_back)
             model = for_inference(model.to(device), precision)
             stopwatch.lap("saving")
             tuner = FineTuner(model, tokenizer, settings, plan.seed, run.point, progress)
-            test = tuner.evaluate(tokenised["test"], data["test"]["id"])
+            start_peak_again()  # The trained one goes.
+            served = {split: tuner.evaluate(tokenised[split], data[split]["id"]) for split in ("validation", "test")}
             stopwatch.lap("evaluation")
             profiler = Profiler(model, tokenizer, settings, profiling)
-            texts = profiler.texts(tokenised["test"], settings.batch_size)
-            inference_memory = profiler.memory(texts)
+            inference_memory = inference_memory or profiler.memory(texts)
             inference = figures.inference(profiler, texts, tokenised["test"], data["test"]["text"])
             beside = {}
             if plan.budget:
@@ -151,7 +161,7 @@ def execute(
 
         metrics = {
             **figures.of_data(data),
-            **figures.of_quality(training, test, trained),
+            **figures.of_quality(training, served["test"], trained),
             **figures.before_training(before),
             **figures.of_size(model),
             **figures.of_inference(inference),
@@ -165,7 +175,8 @@ def execute(
         run.tag(machine_tags(machine, training_memory, training_energy))
         run.json(machine.as_dict(), "machine.json")
         run.table(latency_table(inference.latencies), "latency.csv")
-        run.table(test.predictions, store.PREDICTIONS_FILE)
+        run.table(served["test"].predictions, store.PREDICTIONS_FILE)
+        run.table(served["validation"].predictions, store.VALIDATION_FILE)
         return Outcome(run.run_id, name, metrics)
 
 

@@ -23,6 +23,8 @@ from .judging import Judge, Scores
 from .timing import Timings
 
 # How far a network may lie from the budget before its sizes are solved once more.
+# What is left of a budget for more than the finest dimension.
+_MUCH = 0.1
 _MISS = 0.03
 # Ways that are recovered for a short while before one of them is taken.
 _FINALISTS = 3
@@ -196,7 +198,11 @@ class Search:
             each.verdict = f"{rank} others are nearer to the whole network after refitting"
         for each in ranked:
             found = self._as_achieved(each)
-            if found and found not in chosen:
+            if found in chosen:
+                continue
+            if found and found.architecture in [other.architecture for other in chosen]:
+                found.verdict = "the same network as one that is nearer"
+            elif found:
                 chosen.append(found)
             if len(chosen) == _FINALISTS:
                 break
@@ -218,9 +224,15 @@ class Search:
         return min(within, key=lambda each: abs(each.achieved - self.space.budget.share), default=None)
 
     def _like(self, candidate: Candidate) -> Candidate | None:
-        """The same with as much of the finest dimension as the budget leaves by what was achieved last."""
-        share = self.space.budget.share / self._factor
-        sizes = self.space.filled(candidate.sizes, self.space.finest(self.space.reductions), share)
+        """The same with as much of the finest dimension as the budget leaves by what was achieved last.
+
+        Where it leaves much more than is there, the coarser ones are given what they can take of it first.
+        """
+        share, sizes = self.space.budget.share / self._factor, candidate.sizes
+        if candidate.told < (1 - _MUCH) * share:
+            for dim in self.space.coarser(self.space.reductions):
+                sizes = self.space.filled(sizes, dim, share) or sizes
+        sizes = self.space.filled(sizes, self.space.finest(self.space.reductions), share)
         return self._try(self._candidate(sizes, candidate.spread)) if sizes else None
 
     def _misses(self, cost: float) -> bool:

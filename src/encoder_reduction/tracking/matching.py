@@ -13,6 +13,8 @@ from ..plan.sections import Checkpoint, Corpus, RunPlan
 Departure = dict[str, tuple[object, object]]
 
 _SIZE = {"keep", "size", "budget"}
+# What a budget decides.
+_DECIDED = ("keep", "size", "spread")
 
 
 def departures(found: pd.DataFrame, plans: Iterable[RunPlan]) -> pd.Series:
@@ -26,7 +28,7 @@ def departures(found: pd.DataFrame, plans: Iterable[RunPlan]) -> pd.Series:
         found: runs, as :func:`.store.finished_runs` gives them.
         plans: those that are asked for; of several seeds one is enough.
     """
-    by_kind = {(plan.stage, plan.model, plan.dim, plan.start): plan for plan in plans}
+    by_kind = {(plan.stage, plan.model, plan.dim, plan.start, _budget_of(plan)): plan for plan in plans}
     result = pd.Series(
         [_departure(row, _asked_for(row, by_kind)) for row in found.to_dict("records")],
         index=found.index,
@@ -71,28 +73,35 @@ def in_words(departure: Departure) -> str:
 
 
 def _asked_for(row: Mapping[str, Any], by_kind: Mapping[tuple[str, ...], RunPlan]) -> RunPlan | None:
-    """The plan that a run is held against; that of the pretrained cut, where none is of what the run cut."""
+    """The plan that a run is held against: of its budget and of what it cut, as far as there is one."""
     kind = tuple(row.get(name) for name in ("stage", "model", "dim"))
     start = "pretrained" if row.get("stage") == "transfer" or _absent(row.get("start")) else row["start"]
-    return by_kind.get((*kind, start)) or by_kind.get((*kind, "pretrained"))
+    budget = None if _absent(row.get("budget")) else row["budget"]
+    ways = ((start, budget), (start, None), ("pretrained", None))
+    return next((plan for way in ways if (plan := by_kind.get((*kind, *way)))), None)
+
+
+def _budget_of(plan: RunPlan) -> str | None:
+    return plan.budget.budget if plan.budget else None
 
 
 def _departure(row: Mapping[str, Any], plan: RunPlan | None) -> Departure:
     if plan is None:
         return {"dim": (row.get("dim"), None)}
     found: Departure = {}
+    free = {*plan.variants, *(_DECIDED if plan.budget else ())}
     for prefix, section in _sections(plan):
         for field, wanted in section.model_dump().items():
             had = row.get(prefix + field)
             if _absent(had):
                 info = type(section).model_fields[field]
                 had = wanted if info.is_required() else info.default
-            if field not in plan.variants and not _same(had, wanted):
+            if field not in free and not _same(had, wanted):
                 found[prefix + field] = (had, wanted)
     if plan.stage == "transfer":  # Its start is its source's.
         return found
     how = {"start": plan.start, "distill": plan.distillation.distill if plan.distillation else "none"}
-    how["budget"] = plan.budget.budget if plan.budget else None
+    how["budget"] = _budget_of(plan)
     for field, wanted in how.items():
         had = row.get(field)
         if not _absent(had) and not _same(had, wanted):
@@ -105,10 +114,10 @@ def _sections(plan: RunPlan) -> list[tuple[str, BaseModel]]:
     if plan.stage != "reduce":
         return [("", plan.fine_tuning)]
     several = len(plan.reductions) > 1
-    taught = [("", plan.distillation)] if plan.distillation else []
+    others = [("", section) for section in (plan.distillation, plan.budget) if section]
     return [
         ("", plan.fine_tuning),
-        *taught,
+        *others,
         *((f"{dim}." if several else "", each) for dim, each in plan.reductions.items()),
     ]
 

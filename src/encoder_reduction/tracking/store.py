@@ -19,6 +19,9 @@ from .run_folder import has_checkpoints
 
 RATIOS_FILE = "speed_ratios.csv"
 PREDICTIONS_FILE = "test_predictions.csv"
+VALIDATION_FILE = "validation_predictions.csv"
+# The share of the whole network that is the least a run could come to, whose budget is below that.
+OUT_OF_REACH = "out_of_reach"
 # Of the network that a run with a budget has cut.
 WHOLE_PREDICTIONS_FILE = "whole_predictions.csv"
 
@@ -41,6 +44,11 @@ def finished_runs(experiment_id: str, **tags: str) -> pd.DataFrame:
 def all_runs(experiment_id: str, **tags: str) -> pd.DataFrame:
     """Runs of any status with the given tags, as :func:`finished_runs` returns them; ``status`` is a column."""
     return _found(experiment_id, [], tags)
+
+
+def runs_out_of_reach(experiment_id: str, **tags: str) -> pd.DataFrame:
+    """Runs whose budget nothing meets, latest first, as :func:`finished_runs` returns them."""
+    return _found(experiment_id, [f"tags.{OUT_OF_REACH} != ''"], tags)
 
 
 def finished_run(run_id: str) -> dict[str, Any]:
