@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -106,12 +107,18 @@ def batches(packaged, movies) -> Mapping[str, list[Batch]]:
 def small_preset(tmp_path_factory) -> Callable[..., Path]:
     """Writes the packaged preset with the values of SMALL, for some of its models."""
 
-    def write(name: str, models: tuple[str, ...] = FAMILIES, recovery: bool = False) -> Path:
+    def write(
+        name: str,
+        models: tuple[str, ...] = FAMILIES,
+        recovery: bool = False,
+        equal_budgets: Mapping[str, Any] = MappingProxyType({}),
+    ) -> Path:
         values = yaml.safe_load((presets.PRESETS / "packaged.yaml").read_text())
         values["name"] = name
         values["models"] = {model: values["models"][model] for model in models}
         values["transfer"] = {"learning_rate": 1e-4}
         values |= {} if recovery else {"recovery": None}
+        values["equal_budgets"] = dict(equal_budgets)
         sections = [values["fine_tuning"], values["profiling"], *values["reductions"].values()]
         for section in sections:
             section.update({key: value for key, value in SMALL.items() if key in section})

@@ -2,6 +2,7 @@
 
 from contextlib import suppress
 
+import mlflow
 import pytest
 from stores import finished
 
@@ -26,6 +27,17 @@ def identity(device=None, **changed):
     digest = fingerprints.of_plan(PLAN, None, device)
     tags = {"fingerprint": digest, "plan_fingerprint": fingerprints.of_configuration(PLAN)}
     return {"tags": tags | {"device": device or device_name()} | changed}
+
+
+def test_what_cannot_meet_its_budget_is_neither_failed_nor_missing(experiment_id):
+    plan = STUDY.at_equal_budget()[0]
+    baseline = finished(**identity())
+    digests = {"fingerprint": fingerprints.of_plan(plan, baseline), "device": device_name()}
+    digests |= {"plan_fingerprint": fingerprints.of_configuration(plan)}
+    beyond = finished(dim="heads", budget=plan.budget.budget, tags={"out_of_reach": "0.7", "error": "no"} | digests)
+    mlflow.MlflowClient().set_terminated(beyond, "FAILED")
+    found = {each.run: each for each in progress.of_study(STUDY, experiment_id)}[plan.label]
+    assert (found.state, found.detail) == (progress.OUT_OF_REACH, "no")
 
 
 def state(experiment_id):

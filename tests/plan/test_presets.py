@@ -3,8 +3,11 @@ import re
 import pytest
 import yaml
 
+from encoder_reduction.command_line import load_study
 from encoder_reduction.errors import UserError
 from encoder_reduction.plan import presets
+from encoder_reduction.plan.sections import EqualBudgets
+from encoder_reduction.plan.study import Study
 
 
 @pytest.fixture(scope="module")
@@ -260,3 +263,42 @@ def test_what_is_trained_is_refitted_where_it_is_cut(preset):
     assert how == {"pretrained": "none", "baseline": "least_squares", "checkpoint": "least_squares"}
     plain = preset.plan("reduce", "bert", "layers", {"start": "baseline", "correct": "none"})
     assert plain.reductions["layers"].correct == "none"
+
+
+def test_a_study_cuts_its_baselines_to_each_budget_and_recovers_them_alike(packaged):
+    budgets = EqualBudgets(budgets="latency:0.5,flops:.40,latency:0.50", budget_models="bert,roberta")
+    plans = Study(packaged, {"epochs": 2.0}, (1, 2), budgets).at_equal_budget()
+    assert len(plans) == 2 * 2 * 2 * 6
+    assert {(plan.start, plan.seed, plan.fine_tuning.epochs) for plan in plans} == {
+        ("baseline", 1, 2),
+        ("baseline", 2, 2),
+    }
+    assert {plan.budget.budget for plan in plans} == {"latency:0.5", "flops:0.4"}
+    assert {plan.distillation for plan in plans} == {packaged.recovery}
+    dims = ["heads", "hidden", "layers", "intermediate", "heads+intermediate", "mixed"]
+    assert [plan.dim for plan in plans[:6]] == dims
+
+
+def test_the_paper_has_no_budget_until_one_is_given_and_the_packaged_one_for_one_model():
+    paper, packaged = (Study(presets.load(name)[0]) for name in ("paper", "packaged"))
+    assert paper.at_equal_budget() == []
+    assert {plan.model for plan in packaged.at_equal_budget()} == {"bert"}
+    given = load_study("paper", None, {"budgets": "latency:0.5", "epochs": 1.0})
+    assert {plan.model for plan in given.at_equal_budget()} == {"bert", "roberta", "distilbert"}
+    assert given.overrides == {"epochs": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"budgets": "joules:0.5"}, "joules:0.5 is not allowed: give one of latency, flops, parameters"),
+        ({"budget_models": "bart"}, "bart is not allowed"),
+        (
+            {"budget_dims": "heads+width"},
+            "width is no dimension; give heads, hidden, layers, intermediate, some joined",
+        ),
+    ],
+)
+def test_a_budget_of_a_study_that_makes_no_sense_is_one_sentence(given, said):
+    with pytest.raises(UserError, match=re.escape(said)):
+        load_study("packaged", None, given)

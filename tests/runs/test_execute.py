@@ -29,7 +29,7 @@ from encoder_reduction.profiling.memory import PeakMemory, peak_memory
 from encoder_reduction.runs import figures, run
 from encoder_reduction.runs.apart import Apart
 from encoder_reduction.tracking.served_model import SentimentClassifier
-from encoder_reduction.tracking.store import PREDICTIONS_FILE
+from encoder_reduction.tracking.store import PREDICTIONS_FILE, VALIDATION_FILE
 from encoder_reduction.training.fine_tuning import FineTuner
 
 pytestmark = pytest.mark.slow
@@ -156,7 +156,7 @@ def whole(tmp_path_factory):
             patch.setenv("ENCODER_REDUCTION_CACHE", str(folder / "cache"))
             seen.watch(patch)
             outcome = run.execute(plan, progress=False)
-        for name in ("model", PREDICTIONS_FILE):
+        for name in ("model", PREDICTIONS_FILE, VALIDATION_FILE):
             mlflow.artifacts.download_artifacts(f"runs:/{outcome.run_id}/{name}", dst_path=str(folder))
         texts = pd.read_csv(folder / "texts" / "test.csv")["text"].tolist()
         yield Whole(seen, mlflow.get_run(outcome.run_id), folder, texts)
@@ -172,6 +172,11 @@ def test_a_run_calibrates_and_trains_on_train_selects_on_validation_and_reports_
     assert seen.scored == {"validation", "test"}
     assert seen.timed == {"test"}
     assert whole.predictions["id"].tolist() == [f"test-{index}" for index in range(16)]
+    right = whole.predictions["prediction"] == whole.predictions["label"]
+    assert whole.run.data.metrics["accuracy"] == right.mean()
+    checked = pd.read_csv(whole.folder / VALIDATION_FILE)
+    assert set(checked["id"].str.partition("-")[0]) == {"validation"}
+    assert right.mean() != (checked["prediction"] == checked["label"]).mean()  # so that the two are told apart
 
 
 def test_a_run_says_the_memory_of_each_phase_under_its_name(whole):
