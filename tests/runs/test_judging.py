@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset, DatasetDict
-from networks import small, small_texts, words
+from networks import DEVICE, small, small_texts, words
 
 from encoder_reduction.plan import presets
 from encoder_reduction.runs.judging import Judge, Scores
@@ -24,7 +24,7 @@ def judge(tmp_path, monkeypatch):
     plan = plan.model_copy(update={"fine_tuning": plan.fine_tuning.model_copy(update={"batch_size": 4})})
     tokenised = {split: small_texts(16, seed) for seed, split in enumerate(("train", "validation", "test"))}
     data = DatasetDict({split: texts(each) for split, each in tokenised.items()})
-    whole = small("bert", layers=2, heads=4, head_size=4, intermediate=32, spread=0.2)
+    whole = small("bert", layers=2, heads=4, head_size=4, intermediate=32, spread=0.2).to(DEVICE)
     return Judge(plan, None, whole, words(), data, tokenised)
 
 

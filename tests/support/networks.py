@@ -14,6 +14,9 @@ from transformers import (
     RobertaForSequenceClassification,
 )
 
+# Where the Trainer puts a model.
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
 
 def small(
     family: str, layers: int, heads: int, head_size: int, intermediate: int, spread: float = 0.02

@@ -4,7 +4,7 @@ import gc
 
 import pytest
 import torch
-from networks import small, small_texts, small_tokenizer
+from networks import DEVICE, small, small_texts, small_tokenizer
 from transformers import TrainingArguments
 
 from encoder_reduction.errors import UserError
@@ -197,6 +197,7 @@ def test_out_of_memory_never_changes_how_many_examples_a_step_takes(monkeypatch,
 
 def test_training_keeps_no_second_copy_of_the_weights_in_memory(monkeypatch, tmp_path):
     chosen = tuner(head_size=128)
+    chosen.model.to(DEVICE)
     step, found = _Trainer.training_step, []
 
     def storages():

@@ -5,7 +5,7 @@ import weakref
 import numpy as np
 import pytest
 import torch
-from networks import small, small_texts, small_tokenizer
+from networks import DEVICE, small, small_texts, small_tokenizer
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from encoder_reduction.errors import STOP, UserError, explain, leave_in_order_when_stopped
@@ -71,6 +71,7 @@ def test_the_kept_weights_are_those_of_the_best_validation_epoch(pieces):
 
 def test_without_epochs_the_weights_stay_and_validation_is_scored(pieces):
     chosen = tuner(epochs=0.0)
+    chosen.model.to(DEVICE)
     before = {name: tensor.clone() for name, tensor in chosen.model.state_dict().items()}
     training = chosen.train(SPLITS["train"], SPLITS["validation"], pieces)
     assert all(torch.equal(before[name], tensor) for name, tensor in chosen.model.state_dict().items())
@@ -81,7 +82,9 @@ def test_without_epochs_the_weights_stay_and_validation_is_scored(pieces):
 
 def test_a_student_whose_loss_is_that_of_hidden_states_comes_nearer_to_its_teacher(pieces):
     """Of a teacher of four layers 0 and 2 stay; nothing but the teacher is in the loss."""
-    teacher = small("bert", layers=4, heads=2, head_size=8, intermediate=32, spread=0.2).requires_grad_(False)
+    teacher = (
+        small("bert", layers=4, heads=2, head_size=8, intermediate=32, spread=0.2).requires_grad_(False).to(DEVICE)
+    )
     kept = [0, 2]
     student = drop_layers(teacher, kept).requires_grad_(True)
     settings = presets.load("packaged")[0].fine_tuning.model_copy(update={"learning_rate": 0.003, "epochs": 6.0})
@@ -89,7 +92,7 @@ def test_a_student_whose_loss_is_that_of_hidden_states_comes_nearer_to_its_teach
     beside = Teacher(teacher, kept, None)
     chosen = FineTuner(student, small_tokenizer(), settings, 1, lambda values, step: None, False, teaching, beside)
     tokens = torch.tensor([row[:5] for row in SPLITS["validation"]["input_ids"]])
-    batch = {"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}
+    batch = {"input_ids": tokens.to(DEVICE), "attention_mask": torch.ones_like(tokens).to(DEVICE)}
 
     def error():
         with torch.no_grad():
@@ -191,7 +194,7 @@ def test_predictions_keep_the_order_of_the_split():
     result = tuner(model, precision="fp32").evaluate(test, ids).predictions
     assert result["id"].tolist() == ids
     assert result["label"].tolist() == test["labels"][:]
-    one = torch.tensor([test[7]["input_ids"]])
+    one = torch.tensor([test[7]["input_ids"]], device=model.device)
     with torch.no_grad():
         expected = model.eval()(input_ids=one).logits.softmax(-1)[0, 1].item()
     assert result["score"].sub(expected).abs().lt(1e-5).tolist() == [index == 7 for index in range(len(test))]
