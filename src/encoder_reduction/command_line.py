@@ -10,13 +10,13 @@ from pydantic.fields import FieldInfo
 
 from .errors import UserError, explain, leave_in_order_when_stopped
 from .plan.complaints import updated
+from .plan.equal_budgets import EqualBudgets
 from .plan.presets import Preset, load
 from .plan.sections import (
     MODELS,
     Beginning,
     Budget,
     Distillation,
-    EqualBudgets,
     FineTuning,
     Inputs,
     Profiling,

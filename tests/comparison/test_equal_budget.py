@@ -20,7 +20,7 @@ from encoder_reduction.launching.pairing import runs_to_pair
 from encoder_reduction.plan import presets
 from encoder_reduction.plan.study import Study
 from encoder_reduction.tracking import opening
-from encoder_reduction.tracking.store import VALIDATION_FILE
+from encoder_reduction.tracking.store import PREDICTIONS_FILE, VALIDATION_FILE
 
 pytestmark = pytest.mark.usefixtures("experiment_id")
 
@@ -30,7 +30,7 @@ SIZES = {"hidden": {"hidden": 300}, "layers": {"layers": 3}}
 HALVES = {"heads": 0.02, "hidden": 0.1, "layers": 0.05}
 
 
-def fill(losses=LOSSES, seeds=(42, 43, 44), budget="latency:0.5", noise=0.2, seed=31, model="bert"):
+def fill(losses=LOSSES, seeds=(42, 43, 44), budget="latency:0.5", noise=0.2, seed=31, model="bert", unchecked=()):
     """Baselines, the plan's halves and rows at a budget, as planted; the ids by dimension."""
     rng = np.random.default_rng(seed)
     found = two_splits(rng, {"validation": 800, "test": 3000}, len(seeds), noise, losses)
@@ -46,7 +46,9 @@ def fill(losses=LOSSES, seeds=(42, 43, 44), budget="latency:0.5", noise=0.2, see
             figures |= {"speed_ratio": 2.0, "speed_ratio_low": 1.95, "speed_ratio_high": 2.05, "parameters": 5e7}
             figures |= {"accuracy_before_training": 0.7, "total_training_seconds": 250.0, "inference_ms": 5.0}
             run_id = finished(model, dim, seed=each, budget=budget, sizes=SIZES.get(dim), **figures)
-            with_predictions(with_predictions(run_id, right[dim]), checked, file=VALIDATION_FILE)
+            with_predictions(run_id, right[dim])
+            if each not in unchecked:
+                with_predictions(run_id, checked, file=VALIDATION_FILE)
             ids[dim, each] = run_id
     for dim, loss in HALVES.items():
         right = rng.random(3000) < 0.88 - loss
@@ -77,7 +79,7 @@ def test_the_report_begins_with_what_to_cut_and_how_sure_that_is():
         r"The difference of \+5\.\d points to the next best on validation, the hidden size, is beyond", said
     )
     assert "fewer than three seeds" not in said
-    assert "All rows were recovered alike" in rest
+    assert "All rows were treated alike" in rest
     halves = rest.partition("## The plan's own question: each dimension halved")[2]
     assert "For quality: cutting hidden costs the most accuracy" in halves
     assert "do not save alike (heads 1.2 times as fast, hidden 1.2 times as fast" in halves
@@ -137,6 +139,74 @@ def test_rows_that_were_recovered_otherwise_are_told():
     assert re.search(r"not all treated alike: they differ in train_examples \([\d.]+, [\d.]+\)\.", compared())
 
 
+def test_a_run_of_the_pretrained_encoder_at_the_same_budget_is_not_the_plans():
+    """It is called alike, and better."""
+    fill(seeds=(42,))
+    better = finished(dim="layers", budget="latency:0.5", accuracy=0.99, validation_accuracy=0.99,
+                      tags={"start": "pretrained", "distill": "none"})  # fmt: skip
+    compared()
+    assert table().set_index("Dimension").loc["layers", "Accuracy"] < 0.9
+    assert better
+
+
+def test_what_missed_its_budget_is_no_equal():
+    fill(seeds=(42,))
+    late = finished(dim="intermediate", budget="latency:0.5", validation_accuracy=0.99, speed_ratio=1.4,
+                    tags={"budget_met": "no: 0.700 of latency:0.5"})  # fmt: skip
+    for file in (PREDICTIONS_FILE, VALIDATION_FILE):
+        with_predictions(late, np.ones(3000 if file == PREDICTIONS_FILE else 800, dtype=bool), file=file)
+    report = compared()
+    assert "cut all dimensions a little (mixed)" in report or "validation takes all dimensions" in report
+    assert "missed the budget: minilm-bert intermediate (no: 0.700 of latency:0.5)." in report
+
+
+def test_one_cut_alone_is_not_called_the_best():
+    fill({"mixed": 0.06})
+    first = compared().split("\n\n")[1]
+    assert first == (
+        "**To be twice as fast, only one cut is compared yet**: all dimensions a little (mixed), which loses"
+        f" {-100 * (table()['Accuracy'].mean() - baseline()):.1f} points of accuracy."
+    )
+
+
+def baseline():
+    """Of the comparison that ran last."""
+    return table("source_table.csv")["Accuracy"].iloc[0]
+
+
+def test_models_that_lack_a_dimension_are_not_in_the_answer_and_named():
+    fill()
+    fill({"mixed": 0.05, "hidden": 0.02}, model="roberta", seed=33)
+    out_of_reach("layers", "latency:0.5", 0.56, model="roberta")
+    said = compared().split("\n\n")[2]
+    assert "over minilm-bert (not minilm-roberta, where a dimension is missing)." in said
+    assert "Cutting layers alone cannot for minilm-roberta (56% of the time stays at the least)." in said
+    assert re.search(r"cutting layers loses [89]\.\d points", said)
+
+
+def test_seeds_are_those_that_both_splits_have():
+    fill(unchecked=(43,))
+    assert "That is of two seeds: an observation, not a finding." in compared()
+
+
+def test_old_and_new_figures_of_memory_are_not_compared():
+    """A store that is half made again: the baseline says what the network itself needs, its reductions do not yet."""
+    finished(inference_memory_of_network_gb=0.1, training_memory_of_network_gb=0.2)
+    finished(dim="heads", accuracy=0.7, training_memory_gb=1.0)
+    report = compared()
+    assert "training memory minilm-bert -50%" in report
+    changed = table("changes.csv")
+    assert changed["Inference memory (%)"].isna().all()
+    assert "nan" not in report
+
+
+def test_a_row_without_its_memory_is_in_the_picture_of_speed_all_the_same():
+    points = marks()
+    points.loc[points["dim"].eq("mixed") | points["kind"].eq("whole"), "memory"] = np.nan
+    assert len(budget_pictures.against_costs(points).axes[1].texts) == 4
+    assert len(budget_pictures.against_speed(points).axes[0].texts) == 5
+
+
 def test_a_row_with_other_values_is_beside_the_plan():
     ids = fill()
     finished(dim="intermediate", budget="latency:0.5", params={"epochs": "3"})
@@ -182,6 +252,9 @@ def test_only_what_cannot_be_reached_is_said_too():
     out_of_reach("heads", "latency:0.5", 0.65)
     report = compared()
     assert "Cutting attention heads alone cannot (65% of the time stays at the least)." in report
+    assert report.startswith(f"## {QUESTION}\n\nFor quality: ")
+    assert "adds the runs that do" in report
+    assert "treated alike" not in report
 
 
 def test_the_chosen_model_of_a_budget_is_registered(packaged):

@@ -17,7 +17,7 @@ def planted(rng, seeds, noise, losses, sizes=SIZES):
     found = two_splits(rng, sizes, seeds, noise, losses)
     right = 100 * np.array([found["validation"][dim] for dim in losses], dtype=float)
     gains = 100 * np.array([found["test"][dim].astype(float) - found["test"]["none"] for dim in losses])
-    return winner(list(losses), right, gains, paired=True)
+    return winner(list(losses), right, gains, ["bert"])
 
 
 @pytest.mark.slow
@@ -55,10 +55,11 @@ def test_choosing_on_validation_is_not_told_by_test():
     validation, test = (100.0 * (rng.random((2, 2, 400)) < 0.8) for _ in range(2))
     validation[1] = 100.0
     test[1] -= 30
-    found = winner(["a", "b"], validation, test, paired=False)
+    found = winner(["a", "b"], validation, test, ["bert", "roberta"])
     assert found.dim == "b"
     assert found.rivals["p (Holm)"].item() < 0.05
     assert not found.decided
+    assert (found.better_on_test, found.not_told_apart) == (["a"], [])
 
 
 def test_luck_that_is_shared_by_the_splits_widens_the_interval_downwards():
@@ -66,14 +67,14 @@ def test_luck_that_is_shared_by_the_splits_widens_the_interval_downwards():
     rng = np.random.default_rng(25)
     luck = rng.standard_normal((5, 4, 1))
     right, gains = (50 + luck + 0.5 * rng.standard_normal((5, 4, 300)) for _ in range(2))
-    found = winner(list("abcde"), right, gains, paired=False)
+    found = winner(list("abcde"), right, gains, ["bert", "roberta"])
     assert found.points - found.interval[0] > 1.2 * (found.interval[1] - found.points)
 
 
 def test_one_seed_is_judged_by_mcnemars_exact_test():
     rng = np.random.default_rng(26)
     right = rng.random((2, 1, 500)) < np.array([[[0.9]], [[0.8]]])
-    found = winner(["a", "b"], 100.0 * right, 100.0 * right, paired=True)
+    found = winner(["a", "b"], 100.0 * right, 100.0 * right, ["bert"])
     better, worse = int((right[0] & ~right[1]).sum()), int((right[1] & ~right[0]).sum())
     assert found.rivals["p (Holm)"].item() == pytest.approx(stats.binomtest(better, better + worse).pvalue)
     assert found.test == "McNemar's exact test"
@@ -82,8 +83,8 @@ def test_one_seed_is_judged_by_mcnemars_exact_test():
 def test_a_single_candidate_has_its_plain_interval_and_no_rival():
     rng = np.random.default_rng(27)
     gains = rng.choice([-100.0, 0.0, 100.0], (1, 1, 400))
-    found = winner(["a"], gains, gains, paired=True)
-    assert found.decided
+    found = winner(["a"], gains, gains, ["bert"])
+    assert not found.decided  # There is nothing that it is ahead of.
     assert found.again == 1
     expected = stats.norm.interval(0.95, gains.mean(), stats.sem(gains.ravel()))
     assert found.interval == pytest.approx(expected, abs=0.25)

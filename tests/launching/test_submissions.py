@@ -5,7 +5,7 @@ import pytest
 from encoder_reduction.launching.cluster import submissions
 from encoder_reduction.launching.progress import DONE, MISSING, Progress, profile_label
 from encoder_reduction.plan import presets
-from encoder_reduction.plan.sections import EqualBudgets
+from encoder_reduction.plan.equal_budgets import EqualBudgets
 from encoder_reduction.plan.study import Study
 
 STUDY = Study(presets.load("packaged")[0], {"epochs": 2.0})

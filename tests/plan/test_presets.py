@@ -6,7 +6,7 @@ import yaml
 from encoder_reduction.command_line import load_study
 from encoder_reduction.errors import UserError
 from encoder_reduction.plan import presets
-from encoder_reduction.plan.sections import EqualBudgets
+from encoder_reduction.plan.equal_budgets import EqualBudgets
 from encoder_reduction.plan.study import Study
 
 

@@ -23,7 +23,7 @@ from .answer import answer, method, recovery_answer, transfer_answer
 from .budget_answer import how_to_ask, why_halves_differ
 from .budget_report import at_equal_budget
 from .changes import changes, gains_by_row
-from .equal_budget import AtBudget, at_budgets
+from .equal_budget import at_budgets
 from .expectations import expectations
 from .report import Section, as_markdown, as_page
 
@@ -98,14 +98,19 @@ def compare(study: Study, run: Run, choice: Choice = Choice()) -> str:
     changed_there = changes(target, pd.DataFrame(), predictions)
     before_adapting = sensitivity.of_same_start(target, changed, changed_again)
 
-    beyond = selection.beyond(store.runs_out_of_reach(experiment_id, preset=preset.name), runs.planned, study)
+    out = store.runs_out_of_reach(experiment_id, **{**choice.tags, "preset": preset.name})
+    beyond = selection.beyond(out, runs.planned, study)
     validation = store.predictions_of(_run_ids(to_budgets), store.VALIDATION_FILE)
     equal = at_budgets(to_budgets, baselines, beyond, ratios, (predictions, validation))
 
     everything = pd.concat([runs.planned, runs.other_sizes, runs.beside])
+    # What nothing was chosen from answers nothing yet.
+    answered = any(at.chosen for at in equal)
+    at_budget = at_equal_budget(_QUESTION if answered else "At equal budget", equal, everything, (source, changed))
     sections = [
-        *at_equal_budget(_QUESTION, equal, everything, (source, changed)),
-        _answer(equal, preset, source, changed, predictions),
+        *(at_budget if answered else []),
+        _answer(answered, preset, source, changed, predictions),
+        *(at_budget if not answered else []),
         _on_source(preset, source),
         *_recovered(preset, source, recovered, changed, changed_again),
         _on_target(preset, choice.rule, found, (source, target), (before_adapting, changed_there)),
@@ -128,14 +133,14 @@ def compare(study: Study, run: Run, choice: Choice = Choice()) -> str:
 
 
 def _answer(
-    equal: Sequence[AtBudget],
+    after_budgets: bool,
     preset: Preset,
     source: pd.DataFrame,
     changed: pd.DataFrame,
     predictions: dict[str, pd.DataFrame],
 ) -> Section:
-    section = Section(_HALVES if equal else _QUESTION)
-    if equal and len(changed):
+    section = Section(_HALVES if after_budgets else _QUESTION)
+    if after_budgets and len(changed):
         section.say(why_halves_differ(changed))
     if changed.empty:
         section.say(answer(source, changed, changed))
@@ -144,7 +149,7 @@ def _answer(
         section.say(answer(source, changed, order))
         if len(order):
             section.table("ranking", tables.ranking_in_brief(order), every=order)
-        if not equal:
+        if not after_budgets:
             section.say(how_to_ask(preset.name))
         section.say("The plan expected:\n\n" + expectations(source, changed, predictions))
     section.picture(

@@ -50,7 +50,7 @@ def _no_model_is_complete(table: pd.DataFrame) -> str:
 def _best_savings(order: pd.DataFrame) -> str:
     """What each dimension saves more of than the others."""
     saved: dict[str, list[str]] = {}
-    for title in SAVINGS.values():
+    for title in (each for each in SAVINGS.values() if order[each].notna().any()):
         best = order.loc[order[title].idxmin()]
         saved.setdefault(best["Dimension"], []).append(f"{plain(title)} ({best[title]:+.0f}%)")
     return "; ".join(f"cutting {dim} saves the most {', '.join(what)}" for dim, what in saved.items())

@@ -35,7 +35,9 @@ def registered_models(found: pd.DataFrame, rule: str, equal: Sequence[AtBudget] 
                 gone.append(f"{row['alias']} of {row['model']} ({row['config']})")
     if not lines:
         return "None of the reductions has its model in the store."
-    said = f"The best is {RULES[rule]}, on validation. `mlflow artifacts download -u URI -d FOLDER` fetches one."
+    at_budgets = "; at a budget, the most accurate" if any(at.chosen for at in equal) else ""
+    said = f"The best is {RULES[rule]}, on validation{at_budgets}."
+    said += " `mlflow artifacts download -u URI -d FOLDER` fetches one."
     if gone:
         said += f" Not registered, since their models are not in the store: {', '.join(gone)}."
     return "\n".join([*lines, "", said])

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 import pandas as pd
 
 from ..plan.sections import MIXED, STRATEGIES
-from .changes import POINTS, THESE_RUNS
-from .equal_budget import AtBudget
-from .significance import ALPHA, MCNEMAR
+from .changes import THESE_RUNS
+from .equal_budget import AtBudget, off_budget
+from .significance import ALPHA
+from .winners import Winner
 
 _TIMES = {0.5: "twice", 0.33: "three times", 0.25: "four times", 0.2: "five times"}
 _SEEDS = {1: "one seed", 2: "two seeds"}
@@ -28,30 +29,33 @@ def in_one_sentence(found: Sequence[AtBudget]) -> str:
     if at is None:
         return ""
     chosen = at.chosen
+    if chosen.rivals.empty:
+        return (
+            f"**{goal(at.budget)}, only one cut is compared yet**: {called(chosen.dim)}, which {_costs(chosen.points)}."
+        )
     if chosen.decided:
-        said = f"**{goal(at.budget)}, cut {called(chosen.dim)}**: that loses {_lost(chosen.points)} of accuracy."
+        said = f"**{goal(at.budget)}, cut {called(chosen.dim)}**: that {_costs(chosen.points)}."
     else:
-        others = _listed([called(dim) for dim in chosen.not_told_apart])
         said = f"**{goal(at.budget)}, no cut is told apart as the best**: validation takes {called(chosen.dim)}, which"
-        said += f" loses {_lost(chosen.points)} of accuracy on test; not told apart from it: {others}."
-    costs = _costs(at)
-    alone = costs[costs.index.isin(STRATEGIES)]
-    if len(alone) > 1:
+        said += f" {_costs(chosen.points)} on test"
+        said += f"; not told apart from it: {_listed(chosen.not_told_apart)}" if chosen.not_told_apart else ""
+        said += f"; better on test: {_listed(chosen.better_on_test)}" if chosen.better_on_test else ""
+        said += "."
+    alone = chosen.gains[chosen.gains.index.isin(STRATEGIES)].sort_values()
+    if len(alone) > 1 and alone.iloc[0] < 0:
         said += f" Of single dimensions, cutting {called(alone.index[0])} costs the most quality there:"
-        said += f" {_lost(alone.iloc[0])}."
+        said += f" {-alone.iloc[0]:.1f} points."
     return said if chosen.seeds > 2 else f"{said} That is of {_SEEDS[chosen.seeds]}: an observation, not a finding."
 
 
 def answers(found: Sequence[AtBudget]) -> str:
     """One paragraph a budget."""
-    return "\n\n".join(_paragraph(at) for at in found)
+    return "\n\n".join(" ".join([*_about(at), *_beyond(at), *_off(at), *_verdict(at)]) for at in found)
 
 
 def why_halves_differ(changes: pd.DataFrame) -> str:
     """Why the ranking of the plan's halves may be another: they do not save alike."""
     speeds = changes.groupby("Dimension", sort=False)["Speed-up"].mean()
-    if len(speeds) < 2:
-        return ""
     figures = ", ".join(f"{dim} {speed:.1f} times as fast" for dim, speed in speeds.items())
     return (
         f"The plan halves each dimension. Its halves do not save alike ({figures}), so what costs"
@@ -60,7 +64,7 @@ def why_halves_differ(changes: pd.DataFrame) -> str:
 
 
 def how_to_ask(preset: str) -> str:
-    """What a store without such runs is told."""
+    """What a store without an answer at equal budget is told."""
     return (
         f"What each dimension costs *at the same speed* these runs do not say; `mlflow run . -P preset={preset}"
         " -P budgets=latency:0.5` adds the runs that do."
@@ -81,85 +85,95 @@ def called(dim: str) -> str:
     return _CALLED.get(dim) or " and ".join(_CALLED[each] for each in dim.split("+"))
 
 
-def _paragraph(at: AtBudget) -> str:
+def _about(at: AtBudget) -> list[str]:
+    """What is chosen with its figures, and what the others cost."""
+    if at.changes.empty:
+        return [f"{goal(at.budget)}: nothing that was cut to this budget is finished beside its baseline."]
     if at.chosen is None:
-        there = ", ".join(at.changes["Dimension"].unique()) or "none"
-        lines = [
-            f"{goal(at.budget)}: the runs share no predictions of validation and test texts, so nothing is chosen"
-            f" (finished: {there})."
+        there = ", ".join(at.changes["Dimension"].unique())
+        return [
+            f"{goal(at.budget)}: nothing is chosen, since the runs (of {there}) share no model with predictions of the"
+            " same validation and test texts and seeds."
         ]
-        return " ".join([*lines, *_beyond(at)])
-    low, high = at.chosen.interval
-    speed = at.changes.loc[at.changes["Dimension"].eq(at.chosen.dim), "Speed-up"].mean()
-    lines = [
-        f"{goal(at.budget)}, cut {called(at.chosen.dim)}: {at.chosen.points:+.1f} points (95% {low:+.1f} to"
-        f" {high:+.1f}, which accounts for its having been chosen), measured {speed:.2f} times as fast.",
-        *_others(at),
-        *_beyond(at),
-        *_verdict(at),
-    ]
-    if at.chosen.seeds < 3:
-        lines.append("With fewer than three seeds this is an observation, not a finding.")
-    return " ".join(lines)
+    chosen, (low, high) = at.chosen, at.chosen.interval
+    own = at.changes["Dimension"].eq(chosen.dim) & at.changes["Model"].isin(chosen.models)
+    accounted = "" if chosen.rivals.empty else ", which accounts for its having been chosen"
+    said = f"{goal(at.budget)}, {'cut' if chosen.decided else 'validation takes'} {called(chosen.dim)}:"
+    said += f" {chosen.points:+.1f} points (95% {low:+.1f} to {high:+.1f}{accounted}), measured"
+    said += f" {at.changes.loc[own, 'Speed-up'].mean():.2f} times as fast, over {_models(at)}."
+    others = chosen.gains.drop(chosen.dim).sort_values(ascending=False)
+    costs = "; ".join(f"cutting {called(dim)} {_costs(points, '')}" for dim, points in others.items())
+    return [said, f"Of the others, {costs}."] if costs else [said]
 
 
-def _costs(at: AtBudget) -> pd.Series:
-    """What each dimension gains in points, averaged over the models; what costs the most comes first."""
-    compared = [at.chosen.dim, *at.chosen.rivals["Dimension"]]
-    own = at.changes[at.changes["Dimension"].isin(compared)]
-    return own.groupby("Dimension", sort=False)[POINTS].mean().sort_values()
-
-
-def _others(at: AtBudget) -> list[str]:
-    costs = _costs(at).drop(at.chosen.dim)[::-1]
-    said = [f"cutting {called(dim)} loses {_lost(points)}" for dim, points in costs.items()]
-    return [f"Of the others, {'; '.join(said)}."] if len(costs) else []
+def _models(at: AtBudget) -> str:
+    """The models that the choice is an average over, and those that lack a dimension."""
+    others = [model for model in dict.fromkeys(at.changes["Model"]) if model not in at.chosen.models]
+    named = ", ".join(at.chosen.models)
+    return f"{named} (not {', '.join(others)}, where a dimension is missing)" if others else named
 
 
 def _beyond(at: AtBudget) -> list[str]:
     """Which dimensions cannot, with how far they go."""
-    quantity = {"latency": "time"}.get(at.quantity, at.quantity)
+    quantity, models = {"latency": "time"}.get(at.quantity, at.quantity), set(at.beyond["checkpoint"])
+    models |= set(at.changes["Model"])
     said = []
     for dim, own in at.beyond.groupby("dim", sort=False):
         alone = f"{called(dim)} alone" if "+" not in dim and dim != MIXED else called(dim)
+        where = "" if set(own["checkpoint"]) == models else f" for {', '.join(own['checkpoint'])}"
         least = " to ".join(dict.fromkeys(f"{value:.0%}" for value in (own["least"].min(), own["least"].max())))
-        said.append(f"cutting {alone} cannot ({least} of the {quantity} stays at the least)")
+        said.append(f"cutting {alone} cannot{where} ({least} of the {quantity} stays at the least)")
     text = "; ".join(said)
     return [f"{text[:1].upper()}{text[1:]}."] if text else []
 
 
+def _off(at: AtBudget) -> list[str]:
+    """Which rows are no equals, since what was made missed its budget."""
+    rows = at.rows[off_budget(at.rows)]
+    names = ", ".join(f"{row.checkpoint} {row.dim} ({row.budget_met})" for row in rows.itertuples())
+    return [f"Left out of the choice, since they missed the budget: {names}."] if names else []
+
+
 def _verdict(at: AtBudget) -> list[str]:
     """Whether the first is told apart from the second, and from whom it is not."""
-    if at.chosen.rivals.empty:
+    if at.chosen is None or at.chosen.rivals.empty:
         return []
-    second = at.chosen.rivals.iloc[0]
-    runs = f" {THESE_RUNS}" if at.chosen.seeds == 1 else ""
+    chosen, second = at.chosen, at.chosen.rivals.iloc[0]
+    lines = [_against_the_next(chosen)]
+    unclear = [dim for dim in chosen.not_told_apart if dim != second["Dimension"]]
+    better = [dim for dim in chosen.better_on_test if dim != second["Dimension"]]
+    if unclear:
+        also = "Nor is it" if second["Dimension"] in chosen.not_told_apart else "It is not"
+        lines.append(f"{also} told apart from {_listed(unclear)}.")
+    if better:
+        lines.append(f"On test it is behind {_listed(better)}, beyond noise.")
+    drawn = "texts" if chosen.seeds == 1 else "seeds and texts"
+    lines.append(f"Were {drawn} drawn again, it would be chosen {chosen.again:.0%} of the time.")
+    return lines if chosen.seeds > 2 else [*lines, "With fewer than three seeds this is an observation, not a finding."]
+
+
+def _against_the_next(chosen: Winner) -> str:
+    second = chosen.rivals.iloc[0]
     p = "p < 0.001" if second["p (Holm)"] < 0.001 else f"p = {second['p (Holm)']:.3f}"
-    held = f"({p}{' after Holm' if len(at.chosen.rivals) > 1 else ''}, {at.chosen.test})"
-    between = f"The difference of {second['Ahead (points)']:+.1f} points to the next best on validation,"
+    held = f"({p}{' after Holm' if len(chosen.rivals) > 1 else ''}, {chosen.test})"
+    between = f"he difference of {second['Ahead (points)']:+.1f} points to the next best on validation,"
     between += f" {called(second['Dimension'])}, is"
-    if at.chosen.decided:
-        lines = [f"{between} beyond noise{runs} {held}."]
-    elif second["p (Holm)"] < ALPHA:
-        lines = [f"Undecided: validation and test disagree. {between} beyond noise{runs} {held}."]
-    else:
-        lines = [f"Undecided: {between[0].lower()}{between[1:]} within noise {held}."]
-    others = [called(dim) for dim in at.chosen.not_told_apart if dim != second["Dimension"]]
-    if others:
-        lines.append(f"Nor is it told apart from {_listed(others)}.")
-    drawn = "validation texts" if at.chosen.test == MCNEMAR or at.chosen.seeds == 1 else "seeds and texts"
-    lines.append(f"Were {drawn} drawn again, it would be chosen {at.chosen.again:.0%} of the time.")
-    return lines
+    runs = f" {THESE_RUNS}" if chosen.seeds == 1 else ""
+    if second["p (Holm)"] >= ALPHA:
+        return f"Undecided: t{between} within noise {held}."
+    if second["Ahead (points)"] < 0:
+        return f"Undecided, since validation and test disagree: t{between} beyond noise{runs} {held}."
+    return f"T{between} beyond noise{runs} {held}."
 
 
-def _listed(names: Sequence[str]) -> str:
+def _listed(dims: Sequence[str]) -> str:
     """``a, b, c``; semicolons where a name has an and of its own."""
-    apart = "; " if any(" and " in name for name in names) else ", "
-    return apart.join(names)
+    names = [called(dim) for dim in dims]
+    return ("; " if any(" and " in name for name in names) else ", ").join(names)
 
 
-def _lost(points: float) -> str:
-    amount = abs(points)
-    if amount < 0.05:
-        return "nothing"
-    return f"{amount:.1f} points" if points < 0 else f"nothing (it gains {amount:.1f} points)"
+def _costs(points: float, of: str = " of accuracy") -> str:
+    """``loses 0.5 points of accuracy``."""
+    if abs(points) < 0.05:
+        return f"loses nothing{of}"
+    return f"{'loses' if points < 0 else 'gains'} {abs(points):.1f} points{of}"

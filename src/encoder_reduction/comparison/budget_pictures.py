@@ -1,6 +1,6 @@
 """Accuracy against what is saved, a line for each dimension: which cut is the cheapest for the same gain."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import matplotlib.patheffects as effects
@@ -52,27 +52,30 @@ def points_of(found: Sequence[AtBudget], halves: pd.DataFrame, rows: pd.DataFram
 
 def against_speed(points: pd.DataFrame) -> Figure:
     """Accuracy against measured speed-up: a panel a model, a line a dimension, hollow marks for the plan's halves."""
-    figure, panels = _panels(points, 1)
-    for axes, (name, own) in zip(panels[0], points.groupby("checkpoint", sort=False), strict=True):
-        _draw(axes, own, SPEED, front=True)
-        axes.set_title(name, **STYLE)
-        axes.set_xlabel("Times as fast as the baseline, measured in turn", **STYLE)
-    panels[0][0].set_ylabel("Test accuracy", **STYLE)
-    _explain(figure, panels[0][0])
-    return figure
+    return _drawn(points, {SPEED: "Times as fast as the baseline"})
 
 
 def against_costs(points: pd.DataFrame) -> Figure:
     """The same against parameters and memory: a column a model, a row a quantity; less is to the right."""
-    figure, panels = _panels(points, len(_COSTS))
-    for line, (column, title) in zip(panels, _COSTS.items(), strict=True):
+    return _drawn(points, {column: title for column, title in _COSTS.items() if points[column].notna().any()})
+
+
+def _drawn(points: pd.DataFrame, quantities: Mapping[str, str]) -> Figure:
+    """A column of panels a model, a row a quantity, by its column and title."""
+    figure, panels = _panels(points, len(quantities))
+    labels: list[tuple[Axes, list[_Label]]] = []
+    for line, (column, title) in zip(panels, quantities.items(), strict=True):
         for axes, (name, own) in zip(line, points.groupby("checkpoint", sort=False), strict=True):
-            _draw(axes, own, column, front=False)
-            axes.invert_xaxis()
+            labels.append((axes, _draw(axes, own[own[column].notna()], column)))
+            if column != SPEED:
+                axes.invert_xaxis()
             axes.set_title(name, **STYLE)
             axes.set_xlabel(title, **STYLE)
         line[0].set_ylabel("Test accuracy", **STYLE)
     _explain(figure, panels[0][0])
+    figure.draw_without_rendering()  # so that the scales, which panels share, are known
+    for axes, own in labels:
+        _label(axes, own)
     return figure
 
 
@@ -93,19 +96,20 @@ def _marks(rows: pd.DataFrame, changes: pd.DataFrame, kind: str) -> pd.DataFrame
 
 
 def _figures(rows: pd.DataFrame) -> pd.DataFrame:
-    memory = rows.get("inference_memory_of_network_gb", rows["inference_memory_gb"])
+    memory = rows.get("inference_memory_of_network_gb", pd.Series(np.nan, rows.index))
     rows = rows.assign(parameters=rows["parameters"] / 1e6, memory=1000 * memory)
     columns = ["checkpoint", "dim", "kind", SPEED, "x_low", "x_high", "accuracy", "low", "high", "parameters", "memory"]
     return rows.reindex(columns=columns)
 
 
-def _draw(axes: Axes, own: pd.DataFrame, column: str, front: bool) -> None:
-    """One panel: lines from the whole network through the budgets, hollow marks, labels beyond the right edge."""
-    whole = own[own["kind"].eq("whole")].iloc[0]
-    if front:
+def _draw(axes: Axes, own: pd.DataFrame, column: str) -> list[_Label]:
+    """One panel: lines from the whole network through the budgets, and hollow marks; the labels of both."""
+    if column == SPEED:
         _draw_front(axes, own)
+    whole = own[own["kind"].eq("whole")].head(1)
     axes.scatter(whole[column], whole["accuracy"], color=DIM_COLOURS["none"], marker="o", s=40, zorder=3)
-    axes.axhline(whole["accuracy"], color=GREY, linewidth=0.6, linestyle=":")
+    for accuracy in whole["accuracy"]:
+        axes.axhline(accuracy, color=GREY, linewidth=0.6, linestyle=":")
     labels = []
     for dim, part in own[own["kind"].ne("whole")].groupby("dim", sort=False):
         colour, marker = DIM_COLOURS.get(dim, GREY), DIM_MARKERS.get(dim, "o")
@@ -113,15 +117,15 @@ def _draw(axes: Axes, own: pd.DataFrame, column: str, front: bool) -> None:
         half = part[part["kind"].eq("half")]
         axes.scatter(half[column], half["accuracy"], facecolor="white", edgecolor=colour, marker=marker, s=34, zorder=3)
         if len(line):
-            axes.plot([whole[column], *line[column]], [whole["accuracy"], *line["accuracy"]], color=colour,
+            axes.plot([*whole[column], *line[column]], [*whole["accuracy"], *line["accuracy"]], color=colour,
                       linewidth=1.3, alpha=0.85, zorder=2)  # fmt: skip
             axes.scatter(line[column], line["accuracy"], color=colour, marker=marker, s=38, zorder=4)
             _whiskers(axes, line, column, colour)
         last = (line if len(line) else half).iloc[-1]
         labels.append(_Label(_name(dim), colour, last[column], last["accuracy"]))
     axes.margins(x=0.06, y=0.08)
-    _label(axes, labels)
     plain_axes(axes)
+    return labels
 
 
 def _whiskers(axes: Axes, line: pd.DataFrame, column: str, colour: str) -> None:
@@ -138,9 +142,7 @@ def _draw_front(axes: Axes, own: pd.DataFrame) -> None:
 
 def _label(axes: Axes, labels: Sequence[_Label]) -> None:
     """Names right of the panel, each as near to the height of its mark as the others let it, with a line to it."""
-    figure = axes.figure
-    figure.draw_without_rendering()  # so that the scale is known
-    per_point = figure.dpi / 72
+    per_point = axes.figure.dpi / 72
     heights = np.array([axes.transData.transform((each.x, each.y))[1] for each in labels]) / per_point
     bottom, top = axes.bbox.y0 / per_point, axes.bbox.y1 / per_point
     order = np.argsort(-heights, kind="stable")

@@ -27,15 +27,15 @@ def at_equal_budget(
     if not found:
         return []
     section, (rows, changes) = Section(title), halves
-    for text in (in_one_sentence(found), answers(found), _fairness(found, runs)):
+    for text in filter(None, (in_one_sentence(found), answers(found), _fairness(found, runs))):
         section.say(text)
     points = budget_pictures.points_of(found, changes, rows)
-    if points["kind"].eq("budget").any():
+    if drawn := len(points) and points["kind"].eq("budget").any():
         caption = (
-            "Accuracy on test against measured speed. Lines: cut from the trained baseline to a budget, refitted and"
+            "Accuracy on test against speed. Lines: cut from the trained baseline to a budget, refitted and recovered"
         )
-        caption += " recovered alike. Whiskers: 95% intervals, of accuracy over seeds and test examples against the"
-        caption += " baseline, of speed over the rounds of the paired measurement. Dashed: the Pareto front."
+        caption += " alike. Whiskers: 95% intervals, of accuracy over seeds and test examples against the baseline, of"
+        caption += " speed over the rounds of the paired measurement. Dashed: the Pareto front."
         section.picture("equal_budget", budget_pictures.against_speed(points), caption)
     every = pd.concat([table_of(at, runs) for at in found], ignore_index=True)
     section.table("equal_budget_table", tables.at_budget_in_brief(every), every=every)
@@ -44,7 +44,7 @@ def at_equal_budget(
         " alone; total time is that of training, what came before it included. Parameters, memory and"
         " accuracy are means over seeds; sizes are each seed's where they differ."
     )
-    if points["kind"].eq("budget").any():
+    if drawn:
         caption = "The same against what else is saved; less is to the right."
         section.picture("equal_budget_costs", budget_pictures.against_costs(points), caption)
     return [section]
@@ -52,7 +52,9 @@ def at_equal_budget(
 
 def _fairness(found: Sequence[AtBudget], runs: pd.DataFrame) -> str:
     """Whether all rows were treated alike."""
+    if all(at.changes.empty for at in found):
+        return ""
     different = dict.fromkeys(text for at in found for text in differing(at, runs))
     if different:
         return f"The rows were not all treated alike: they differ in {'; '.join(different)}."
-    return "All rows were recovered alike: as many epochs and texts, by the same teacher, at the same learning rate."
+    return "All rows were treated alike: recovered for as many epochs, on as many texts, at the same learning rate."

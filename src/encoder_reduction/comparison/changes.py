@@ -73,8 +73,12 @@ def _relative(metric: str, reduced: pd.DataFrame, base: pd.DataFrame) -> pd.Seri
     """A reduction's figure in units of its baseline's, row by row."""
     unknown = pd.Series(np.nan, reduced.index)
     own, theirs = (each.get(metric, unknown) for each in (reduced, base))
-    if metric in _FORMERLY and own.isna().all() and theirs.isna().all():  # New beside old would be no pair.
-        own, theirs = (each[_FORMERLY[metric]] for each in (reduced, base))
+    if former := _FORMERLY.get(metric):
+        new = own.notna(), theirs.notna()
+        # All runs have training's earlier figure. Inference's was another process's: only old ones are compared by it.
+        by_former = not (new[0] & new[1]).all() if former.startswith("training") else not (new[0] | new[1]).any()
+        if by_former:
+            own, theirs = (each.get(former, unknown) for each in (reduced, base))
     return own / theirs
 
 
@@ -107,11 +111,11 @@ def _paired_speed(ratios: pd.DataFrame, reduced: Row, baseline: Row) -> dict[str
     ].reindex(columns=["speed_ratio", "low", "high", *_CONDITIONS.values()])  # older measurements name fewer conditions
     for row in (reduced, baseline):
         for name, measured in _CONDITIONS.items():
-            found = found[found[measured].map(_plain).eq(_plain(row.get(name)))]
+            found = found[found[measured].map(plain_value).eq(plain_value(row.get(name)))]
     return before if found.empty else found.iloc[0].to_dict()
 
 
-def _plain(value: object) -> str | None:
+def plain_value(value: object) -> str | None:
     """A condition as text, so that 16, 16.0 and "16" are one; nothing where it is not known."""
     if pd.isna(value):
         return None

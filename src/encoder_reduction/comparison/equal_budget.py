@@ -1,5 +1,6 @@
 """What each dimension comes to at the same budget: rows, changes, the choice among them, and what is out of reach."""
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -7,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from ..plan.sections import MIXED
-from .changes import POINTS, Gains, Predictions, changes, complete_models, gains_by_row
+from .changes import POINTS, Gains, Predictions, changes, complete_models, gains_by_row, plain_value
 from .selection import best, in_order
 from .sensitivity import by_dimension
 from .winners import Winner, winner
@@ -17,6 +18,7 @@ _SIZES = {
     "num_attention_heads": "heads", "hidden_size": "hidden", "num_hidden_layers": "layers",
     "intermediate_size": "intermediate",
 }  # fmt: skip
+_BY_LAYER = ("attention_heads_by_layer", "intermediate_size_by_layer")
 # What must be alike for rows to be compared.
 _TREATMENT = ("epochs", "learning_rate", "distill", "hidden_weight", "temperature", "batch_size", "train_examples")
 
@@ -128,9 +130,16 @@ def differing(at: AtBudget, runs: pd.DataFrame) -> list[str]:
     """Settings in which the rows of a budget were recovered otherwise than each other, each in a few words."""
     reduced = at.rows[at.rows["dim"].ne("none")]
     own = runs[runs["run_id"].isin([run_id for ids in reduced["run_ids"] for run_id in ids.values()])]
-    values = {name: own[name].dropna().unique() for name in _TREATMENT if name in own}
+    values = {name: own[name].map(plain_value).dropna().unique() for name in _TREATMENT if name in own}
     values["seeds"] = reduced["seeds"].unique()
     return [f"{name} ({', '.join(map(str, each))})" for name, each in values.items() if len(each) > 1]
+
+
+def off_budget(rows: pd.DataFrame) -> pd.Series:
+    """Which rows have a run that missed its budget, as its run has measured: they are no equals."""
+    if "budget_met" not in rows:
+        return pd.Series(False, rows.index)
+    return rows["budget_met"].fillna("").str.contains("no:")
 
 
 def _out_of_reach(beyond: pd.DataFrame, own: pd.DataFrame) -> pd.DataFrame:
@@ -157,16 +166,24 @@ def _as_rows(at: AtBudget) -> pd.DataFrame:
 
 def _chosen(rows: pd.DataFrame, table: pd.DataFrame, test: Predictions, validation: Predictions) -> Winner | None:
     """The choice among the dimensions, over the models that have all of them, or over those dimensions all have."""
+    rows = rows[~off_budget(rows)]
+    table = table[table["Config"].isin(rows["config"]) & table["Model"].isin(rows["checkpoint"])]
     if table.empty:
         return None
     models = complete_models(table) or list(dict.fromkeys(table["Model"]))
     having = table[table["Model"].isin(models)].groupby("Dimension", sort=False)["Model"].nunique()
     dims = list(having[having.eq(len(models))].index)
-    gains = by_dimension(gains_by_row(rows, test), models, dims)
-    right = by_dimension(_right(rows, validation), models, dims)
-    if gains is None or right is None or gains.shape[1] != right.shape[1]:
-        return None
-    return winner(dims, right, gains, paired=len(models) == 1)
+    both = _of_the_same_seeds(gains_by_row(rows, test), _right(rows, validation), models, dims)
+    gains, right = (by_dimension(part, models, dims) for part in both)
+    return None if gains is None or right is None else winner(dims, right, gains, models)
+
+
+def _of_the_same_seeds(gains: Gains, right: Gains, models: list[str], dims: list[str]) -> tuple[Gains, Gains]:
+    """Both of the seeds that every row has of either: their luck is one."""
+    keys = [(model, dim) for model in models for dim in dims]
+    columns = [part[key].columns for part in (gains, right) for key in keys if key in part]
+    seeds = functools.reduce(pd.Index.intersection, columns) if columns else pd.Index([])
+    return tuple({key: part[key][seeds] for key in keys if key in part} for part in (gains, right))
 
 
 def _right(rows: pd.DataFrame, predictions: Predictions) -> Gains:
@@ -188,7 +205,7 @@ def _dims(dim: str) -> list[str]:
 
 
 def _sizes(row: Mapping[str, object], runs: pd.DataFrame, baseline: Mapping[str, object]) -> str:
-    """``heads 8, layers 5``; where seeds have come to different ones, each seed's."""
+    """``heads 8, layers 5``; means where layers differ, and each seed's where seeds have come to different ones."""
     whole = runs.loc[next(iter(baseline["run_ids"].values()))]
     said = []
     for param, dim in _SIZES.items():
@@ -201,11 +218,12 @@ def _sizes(row: Mapping[str, object], runs: pd.DataFrame, baseline: Mapping[str,
 
 
 def _control(row: Mapping[str, object], runs: pd.DataFrame) -> float:
-    """Accuracy of the same shape trained from random weights, where such runs are there."""
-    if "init" not in runs or not set(_SIZES) <= set(runs.columns):
+    """Accuracy of the same shape, trained as long on as many texts from random weights, where such runs are there."""
+    inits = [name for name in runs if name == "init" or name.endswith(".init")]
+    alike = [*_SIZES, *(name for name in (*_BY_LAYER, "epochs", "train_examples") if name in runs)]
+    if not inits or not set(_SIZES) <= set(runs.columns):
         return np.nan
-    own = runs.loc[list(row["run_ids"].values()), list(_SIZES)].astype(str)
-    random = runs[runs["init"].eq("random") & runs["model"].eq(row["model"]) & runs["stage"].eq("reduce")]
-    shapes = set(map(tuple, own.to_numpy()))
-    same = [tuple(each) in shapes for each in random[list(_SIZES)].astype(str).to_numpy()]
-    return float(random.loc[same, "accuracy"].mean()) if any(same) else np.nan
+    shapes = runs[alike].map(plain_value).fillna("").agg("|".join, axis="columns")
+    random = runs[inits].eq("random").any(axis="columns") & runs["model"].eq(row["model"]) & runs["stage"].eq("reduce")
+    same = runs.loc[random & shapes.isin(set(shapes[list(row["run_ids"].values())])), "accuracy"]
+    return float(same.mean()) if len(same) else np.nan

@@ -47,7 +47,9 @@ def expectations(rows: pd.DataFrame, table: pd.DataFrame, predictions: Predictio
 
 def _falls(table: pd.DataFrame, dim: str, column: str, claim: str) -> str:
     """Whether a resource falls by as much as expected, for all models or for none."""
-    own, least = table[table["Dimension"].eq(dim)], _LEAST_FALL[column]
+    own, least = table[table["Dimension"].eq(dim) & table[column].notna()], _LEAST_FALL[column]
+    if own.empty:
+        return f"{claim}: **{OPEN}** (no run and its baseline say this alike)."
     fell = own[column] <= -least
     verdict = CONFIRMED if fell.all() else OPEN if fell.any() else REFUTED
     figures = ", ".join(f"{name} {change:+.0f}%" for name, change in zip(own["Model"], own[column], strict=True))

@@ -7,13 +7,14 @@ import numpy as np
 import pandas as pd
 
 from ..errors import UserError
+from ..plan.equal_budgets import EqualBudgets
 from ..plan.presets import Preset
-from ..plan.sections import DIMENSIONS, MIXED, MODELS, EqualBudgets, RunPlan
+from ..plan.sections import DIMENSIONS, MIXED, MODELS, RunPlan
 from ..plan.study import Study
 from ..tracking import matching
 
 _CONFIGURATION = ["stage", "model", "checkpoint", "dim", "config", "start", "budget", "plan_fingerprint"]
-_TAGS = ("device", "libraries", "memory_kind", "machine", "micro_batch_size", "departs")
+_TAGS = ("device", "libraries", "memory_kind", "machine", "micro_batch_size", "departs", "budget_met")
 _CONDITIONS = ("batch_size", "max_length", "resolved_precision")  # what a paired measurement must match
 _SPREAD = ["accuracy", "inference_ms", "training_seconds", "training_memory_gb", "inference_memory_gb"]
 _RANK = {name: position for position, name in enumerate((*MODELS, "none", *DIMENSIONS, "intermediate"))}
@@ -87,7 +88,8 @@ def beyond(found: pd.DataFrame, runs: pd.DataFrame, study: Study) -> pd.DataFram
     """Of the runs whose budget was out of reach, those of the plan and its inputs on the device of the others."""
     if found.empty:
         return found
-    own, _ = _of_the_inputs(found[found["device"].isin(runs["device"])], study.preset)
+    asked = found["device"].isin(runs["device"]) & found["seed"].isin(runs["seed"])
+    own, _ = _of_the_inputs(found[asked], study.preset)
     return own[[not departure for departure in matching.departures(own, at_budgets(study, own))]]
 
 

@@ -151,9 +151,11 @@ def errors_again(*splits: np.ndarray) -> list[np.ndarray]:
     rng, seeds = np.random.default_rng(0), splits[0].shape[1]
     by_seed = np.concatenate([values.mean(axis=2) for values in splits])
     spread = np.cov(by_seed, ddof=1) / seeds if seeds > 1 else np.zeros((len(by_seed), len(by_seed)))
-    errors = _normal(rng, np.atleast_2d(spread)) / np.sqrt(rng.chisquare(max(seeds - 1, 1), (_DRAWS, 1)))
-    errors = np.split(errors * np.sqrt(max(seeds - 1, 1)), np.cumsum([len(values) for values in splits])[:-1], axis=1)
-    return [error + _normal(rng, _covariances(values)[1]) for error, values in zip(errors, splits, strict=True)]
+    by_seeds, degrees = _normal(rng, np.atleast_2d(spread)), max(seeds - 1, 1)
+    by_examples = [_normal(rng, _covariances(values)[1]) for values in splits]
+    student = by_seeds / np.sqrt(rng.chisquare(degrees, (_DRAWS, 1)) / degrees)
+    of_splits = np.split(student, np.cumsum([len(values) for values in splits])[:-1], axis=1)
+    return [both[0] + both[1] for both in zip(of_splits, by_examples, strict=True)]
 
 
 def _normal(rng: np.random.Generator, covariance: np.ndarray) -> np.ndarray:

@@ -15,6 +15,8 @@ import pandas as pd
 
 from .significance import ALPHA, CROSSED, MCNEMAR, Interval, crossed, errors_again, exact_p, holm
 
+_EXAMPLES = "normal test over the examples"
+
 
 @dataclass(frozen=True)
 class Winner:
@@ -22,8 +24,9 @@ class Winner:
 
     Attributes:
         dim: what is cut.
-        points: gain against the baseline on test, in points.
-        interval: 95%, which accounts for the choice.
+        models: the models that everything here is an average over.
+        gains: of each candidate against the baseline on test, in points.
+        interval: 95% of the winner's, which accounts for the choice.
         again: how often it would be chosen, were seeds and examples drawn again.
         rivals: the others, the next best on validation first: ``Dimension``, ``Ahead (points)`` (the winner's test
             accuracy less theirs) with ``95% low`` and ``95% high``, and ``p (Holm)``.
@@ -32,7 +35,8 @@ class Winner:
     """
 
     dim: str
-    points: float
+    models: tuple[str, ...]
+    gains: pd.Series
     interval: Interval
     again: float
     rivals: pd.DataFrame
@@ -40,38 +44,45 @@ class Winner:
     seeds: int
 
     @property
+    def points(self) -> float:
+        """What the winner gains against the baseline on test."""
+        return float(self.gains[self.dim])
+
+    @property
     def decided(self) -> bool:
-        """Whether it is ahead of the next best by more than noise."""
-        return self.rivals.empty or bool(self._ahead(self.rivals.head(1)).all())
+        """Whether there are others, and it is ahead of each by more than noise."""
+        return not (self.rivals.empty or self.not_told_apart or self.better_on_test)
 
     @property
     def not_told_apart(self) -> list[str]:
-        """The candidates that it is not ahead of by more than noise."""
-        return list(self.rivals.loc[~self._ahead(self.rivals), "Dimension"])
+        """The candidates whose difference to it is within noise."""
+        return list(self.rivals.loc[self.rivals["p (Holm)"].ge(ALPHA), "Dimension"])
 
-    @staticmethod
-    def _ahead(rivals: pd.DataFrame) -> pd.Series:
-        return rivals["p (Holm)"].lt(ALPHA) & rivals["Ahead (points)"].gt(0)
+    @property
+    def better_on_test(self) -> list[str]:
+        """The candidates that are ahead of it on test by more than noise, though they were not on validation."""
+        beyond = self.rivals["p (Holm)"].lt(ALPHA) & self.rivals["Ahead (points)"].lt(0)
+        return list(self.rivals.loc[beyond, "Dimension"])
 
 
-def winner(dims: Sequence[str], validation: np.ndarray, test: np.ndarray, paired: bool) -> Winner:
+def winner(dims: Sequence[str], validation: np.ndarray, test: np.ndarray, models: Sequence[str]) -> Winner:
     """The best of some candidates on validation.
 
     Args:
         dims: their names.
         validation: whether their predictions are right, in points ``(candidates, seeds, validation examples)``.
         test: what they gain against the baseline, in points ``(candidates, seeds, test examples)``.
-        paired: whether a test example's gains are those of one model, so that McNemar's exact test is one of them.
+        models: the models that both are averages over; of one, and one seed, the test is McNemar's.
     """
-    quality, gains = validation.mean(axis=(1, 2)), test.mean(axis=(1, 2))
-    order = np.argsort(-quality, kind="stable")
+    order = np.argsort(-validation.mean(axis=(1, 2)), kind="stable")
     first, seeds = int(order[0]), test.shape[1]
+    gains = pd.Series(test.mean(axis=(1, 2)), index=list(dims))
     off, wrong = errors_again(validation, test)
-    chosen = (quality + off).argmax(axis=1)
+    chosen = (validation.mean(axis=(1, 2)) + off).argmax(axis=1)
     low, high = np.quantile(wrong[np.arange(len(wrong)), chosen], [ALPHA / 2, 1 - ALPHA / 2])
     ahead = {dims[other]: test[first] - test[other] for other in order[1:]}
     found = [crossed(each) for each in ahead.values()]
-    exact = paired and seeds == 1
+    exact = len(models) == seeds == 1
     p = [exact_p(each[0]) if exact else estimate.p for each, estimate in zip(ahead.values(), found, strict=True)]
     rivals = {
         "Dimension": list(ahead),
@@ -82,10 +93,11 @@ def winner(dims: Sequence[str], validation: np.ndarray, test: np.ndarray, paired
     }
     return Winner(
         dim=dims[first],
-        points=float(gains[first]),
-        interval=(float(gains[first] - high), float(gains[first] - low)),
+        models=tuple(models),
+        gains=gains,
+        interval=(float(gains.iloc[first] - high), float(gains.iloc[first] - low)),
         again=float(np.mean(chosen == first)),
         rivals=pd.DataFrame(rivals),
-        test=MCNEMAR if exact else CROSSED,
+        test=MCNEMAR if exact else CROSSED if seeds > 1 else _EXAMPLES,
         seeds=seeds,
     )

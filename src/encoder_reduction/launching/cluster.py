@@ -76,7 +76,9 @@ def submit_study(study: Study, preset: str, throttle: int | None, keep_models: s
         jobs = submit(found, throttle)
         text = "\n".join(f"{number:<12} {what}" for what, number in jobs.items())
         run.text(text, "jobs.txt")
-        return f"{text}\n\nHow far it is: make status PRESET={preset}"
+        asked = {"SEEDS": study.seeds, "BUDGETS": study.budgets.budgets if study.budgets else ()}
+        words = [f"{name}={','.join(map(str, values))}" for name, values in asked.items() if values]
+        return f"{text}\n\nHow far it is: {' '.join(['make status', f'PRESET={preset}', *words])}"
 
 
 def submissions(study: Study, preset: str, keep_models: str, state: Sequence[Progress]) -> list[Submission]:

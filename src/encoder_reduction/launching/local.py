@@ -157,7 +157,8 @@ class Launcher:
                 return
             beyond = store.runs_out_of_reach(experiment, fingerprint=task.fingerprint)
             if not beyond.empty and not self._rerun:
-                raise OutOfReachError(beyond.iloc[0]["error"], float(beyond.iloc[0][store.OUT_OF_REACH]))
+                first = beyond.iloc[0]
+                raise OutOfReachError(str(first.get("error", "as was found before")), float(first[store.OUT_OF_REACH]))
             interrupted = store.unfinished_run(experiment, task.fingerprint)
             self._say(f"{label}  {'goes on where it was interrupted ...' if interrupted else '...'}")
             started = time.monotonic()

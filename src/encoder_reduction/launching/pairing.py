@@ -4,6 +4,7 @@ from ..comparison import selection
 from ..errors import UserError
 from ..plan.study import Study
 from ..tracking import store
+from ..tracking.logged_models import REMOVED
 
 
 def runs_to_pair(experiment_id: str, study: Study, model: str) -> list[str]:
@@ -17,6 +18,8 @@ def runs_to_pair(experiment_id: str, study: Study, model: str) -> list[str]:
     finished = store.finished_runs(experiment_id, preset=study.preset.name, model=model)
     planned = selection.latest_runs(finished, study).planned
     planned = planned[planned["stage"].ne("transfer")]
+    if REMOVED in planned:  # keep_models=best: what was measured before stays measured.
+        planned = planned[planned[REMOVED].isna()]
     at_budgets = planned[planned["budget"].ne("")]
     planned = planned[planned["start"].eq("pretrained") & planned["budget"].eq("")]
     if "none" not in set(planned["dim"]) or planned["dim"].nunique() < 2:

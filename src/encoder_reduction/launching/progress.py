@@ -93,7 +93,7 @@ def _of_run(
     beyond = same[same[store.OUT_OF_REACH].notna()] if store.OUT_OF_REACH in same else same.iloc[:0]
     if not beyond.empty:
         first = beyond.iloc[0]
-        return Progress(plan.label, OUT_OF_REACH, first["error"], run_id=first["run_id"])
+        return Progress(plan.label, OUT_OF_REACH, str(first.get("error", "")), run_id=first["run_id"])
     progress = _unfinished(plan.label, mine, jobs, waiting)
     goes_on = progress.state == FAILED and progress.run_id in set(same["run_id"]) and has_checkpoints(progress.run_id)
     return dataclasses.replace(progress, goes_on=goes_on)

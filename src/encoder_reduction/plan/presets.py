@@ -14,6 +14,7 @@ from pydantic import BaseModel, Field, model_validator
 from ..errors import UserError
 from . import rules
 from .complaints import one_of, refuse_unknown, updated, validated
+from .equal_budgets import EqualBudgets
 from .sections import (
     DIMENSIONS,
     MIXED,
@@ -23,7 +24,6 @@ from .sections import (
     Corpus,
     Dimension,
     Distillation,
-    EqualBudgets,
     FineTuning,
     Inputs,
     ModelKey,

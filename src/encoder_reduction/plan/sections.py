@@ -16,23 +16,11 @@ def _split(value: Any) -> Any:
     return [part for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
-def _each_once(values: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(values))
-
-
 def _check_budget(value: str) -> str:
     quantity, _, share = value.partition(":")
-    if quantity not in BUDGETS or not re.fullmatch(r"0?\.\d+", share) or not float(share):
+    if quantity not in BUDGETS or not re.fullmatch(r"0?\.\d+", share) or float(share) < 1e-6:
         raise ValueError(f"give one of {', '.join(BUDGETS)} and a share between 0 and 1, as latency:0.5")
-    return f"{quantity}:{float(share):g}"
-
-
-def _check_dims(value: str) -> str:
-    """Dimensions that are cut together, in the order in which ``dim`` is written."""
-    named = list(STRATEGIES) if value == MIXED else value.split("+")
-    if unknown := [dim for dim in named if dim not in STRATEGIES]:
-        raise ValueError(f"{unknown[0]} is no dimension; give {', '.join(STRATEGIES)}, some joined by +, or {MIXED}")
-    return MIXED if set(named) == set(STRATEGIES) else "+".join(dict.fromkeys(named))
+    return f"{quantity}:{f'{float(share):f}'.rstrip('0')}"
 
 
 BUDGETS = ("latency", "flops", "parameters")
@@ -67,9 +55,9 @@ RULES = {
 }
 _LARGEST_SEED = 2**32 - 1  # that NumPy takes
 Seed = Annotated[int, Field(ge=0, le=_LARGEST_SEED)]
-Integers = Annotated[tuple[PositiveInt, ...], BeforeValidator(_split)]
-Share = Annotated[str, AfterValidator(_check_budget)]
-Dimensions = Annotated[str, AfterValidator(_check_dims)]
+Listed = BeforeValidator(_split)
+Integers = Annotated[tuple[PositiveInt, ...], Listed]
+ShareOfWhole = Annotated[str, AfterValidator(_check_budget)]
 
 
 class Section(BaseModel):
@@ -181,7 +169,7 @@ class Reduction(Section):
 class Budget(Section):
     """What a reduced network may cost, which decides how much of each dimension stays."""
 
-    budget: Share = Field(
+    budget: ShareOfWhole = Field(
         description="what may be left of the whole network's inference time on this device, of its FLOPs (of a text of"
         " 128 tokens) or of its parameters: latency:0.5, flops:0.5, parameters:0.5"
     )
@@ -215,21 +203,6 @@ class Budget(Section):
     def most(self) -> float:
         """The same with the tolerance."""
         return self.share * (1 + self.budget_tolerance)
-
-
-class EqualBudgets(Section):
-    """Which dimensions are compared at which budgets: each cut from the trained baseline, and recovered alike."""
-
-    budgets: Annotated[tuple[Share, ...], BeforeValidator(_split), AfterValidator(_each_once)] = Field(
-        (), description="what the reductions are compared at, as latency:0.5,latency:0.33; none where it is empty"
-    )
-    budget_models: Annotated[tuple[ModelKey, ...], BeforeValidator(_split), AfterValidator(_each_once)] = Field(
-        MODELS, description="the models that are cut to these budgets, as bert,roberta"
-    )
-    budget_dims: Annotated[tuple[Dimensions, ...], BeforeValidator(_split), AfterValidator(_each_once)] = Field(
-        ("heads", "hidden", "layers", "intermediate", "heads+intermediate", MIXED),
-        description="what is cut to meet them; what cannot is a row that says how far it goes",
-    )
 
 
 class Distillation(Section):

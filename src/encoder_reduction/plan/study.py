@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass, field
 
+from .equal_budgets import EqualBudgets
 from .presets import Preset
-from .sections import DIMENSIONS, EqualBudgets, RunPlan
+from .sections import DIMENSIONS, MIXED, RunPlan
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,13 @@ class Study:
             if model in equal.budget_models
             for budget in equal.budgets
             for dim in equal.budget_dims
+            if not self._only_regrouped(dim)
         ]
+
+    def _only_regrouped(self, dim: str) -> bool:
+        """Whether heads would be regrouped, which saves nothing and so meets no budget."""
+        heads = self.preset.reductions.get("heads")
+        return heads is not None and heads.strategy == "regroup" and (dim == MIXED or "heads" in dim.split("+"))
 
     def transfers(self) -> list[RunPlan]:
         """Adaptations of the best of :meth:`first`."""

@@ -14,8 +14,9 @@ _RESAMPLES = 1000
 _SETTLED = 0.02
 _MIN_WARMUP, _MAX_WARMUP = 3, 20
 # The interval is looked at again after this many times the sweeps, so that looking costs little.
-_LEAST_SHARE = 0.2  # of the time that there is, however sure a few repetitions seem
 _GROWTH = 1.2
+# Share of the time that is taken at least, however sure a few repetitions seem.
+_LEAST_SHARE = 0.2
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -158,8 +158,13 @@ def _busy_seconds(times: Any) -> float:
 
 
 def _own_seconds() -> float:
-    times = psutil.Process().cpu_times()
-    return times.user + times.system
+    """Of this process and of those that it has started, which are no strangers."""
+    own = psutil.Process()
+    seconds = sum(own.cpu_times()[:4])  # of children that have ended, too
+    for child in own.children(recursive=True):
+        with suppress(psutil.Error):
+            seconds += sum(child.cpu_times()[:4])
+    return float(seconds)
 
 
 def _clock(device: torch.device) -> float | None:

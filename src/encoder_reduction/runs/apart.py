@@ -28,6 +28,8 @@ from ..profiling.memory import PeakMemory, peak_memory, resident_gb
 _LOGGER = logging.getLogger(__name__)
 
 _M_MMAP_THRESHOLD, _BYTES = -3, 1 << 16
+# Seconds that it may take to measure, and to end.
+_PATIENCE, _LEAVING = 1800, 10
 
 
 @dataclass(frozen=True)
@@ -41,16 +43,20 @@ class Apart:
 
         Returns:
             It starts from what the process held before the model was loaded. ``None`` where there is no such process,
-            or it was killed.
+            it was killed, or it does not answer.
         """
         if self.connection is None:
             return None
         batches = [{name: each.numpy() for name, each in batch.items()} for batch in workload.batches]
         try:
             self.connection.send((folder, precision, batches))
+            if not self.connection.poll(_PATIENCE):
+                raise EOFError
             start, peak = self.connection.recv()
         except (EOFError, OSError):
-            _LOGGER.warning("The process that measures inference's memory was killed; it is measured in this one.")
+            _LOGGER.warning(
+                "The process that measures inference's memory was killed or hangs; it is measured in this one."
+            )
             return None
         return PeakMemory("apart", start=start, peak=peak)
 
@@ -70,7 +76,10 @@ def process_apart(device: torch.device) -> Iterator[Apart]:
         yield Apart(ours)
     finally:
         ours.close()
-        process.join()
+        process.join(_LEAVING)
+        if process.is_alive():
+            process.kill()
+            process.join()
 
 
 def _wait(ours: Connection, its: Connection) -> None:
@@ -86,7 +95,7 @@ def _measured(folder: Path, precision: str, batches: Sequence[dict[str, np.ndarr
     torch.set_num_threads(1)  # The threads of what was forked are not here.
     # What is freed goes back at once, so that a peak is of what is in use.
     ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _BYTES)
-    _sweep(_loaded(folder, precision), batches)  # Libraries load parts of themselves when they are first used.
+    _sweep(_loaded(folder, precision), batches[:1])  # Libraries load parts of themselves when they are first used.
     gc.collect()
     start = resident_gb()
     model = _loaded(folder, precision)

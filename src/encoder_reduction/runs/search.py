@@ -23,9 +23,9 @@ from .judging import Judge, Scores
 from .timing import Timings
 
 # How far a network may lie from the budget before its sizes are solved once more.
-# What is left of a budget for more than the finest dimension.
-_MUCH = 0.1
 _MISS = 0.03
+# How much of a budget must be left for more than the finest dimension to be given of it.
+_MUCH = 0.1
 # Ways that are recovered for a short while before one of them is taken.
 _FINALISTS = 3
 _OTHER_SPREAD = {"uniform": "global", "global": "uniform"}
