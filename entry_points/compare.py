@@ -23,6 +23,7 @@ from encoder_reduction.plan.sections import RULES
 @click.option("--device", help="Only runs from this device.  [default: the one with the most runs]")
 @click.option("--tags", help="Only runs with these MLflow tags, such as checkpoint=roberta-base,owner=me.")
 @cli.keep_models_option
+@cli.budgets_options
 @cli.run_options
 def main(
     preset: str,

@@ -33,6 +33,11 @@ def texts():
     return Workload("texts", 8, [{"input_ids": ids, "attention_mask": torch.ones_like(ids)}])
 
 
+def measured(apart, folder, precision, texts):
+    apart.ask(folder, precision, texts)
+    return apart.answer()
+
+
 def folder_of(model, tokenizer, folder):
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -47,7 +52,7 @@ def test_a_network_needs_its_weights_and_little_more(packaged, tmp_path, texts):
     found = []
     for _ in range(2):
         with process_apart(CPU) as apart:
-            found.append(apart.memory(folder, "bf16", texts))
+            found.append(measured(apart, folder, "bf16", texts))
     assert {each.kind for each in found} == {"apart"}
     first, again = (each.of_network for each in found)
     assert again == pytest.approx(first, abs=0.003)
@@ -60,7 +65,7 @@ def test_a_process_that_was_killed_is_said_and_does_without(packaged, tmp_path, 
         (child,) = psutil.Process().children()
         child.kill()
         child.wait()
-        assert apart.memory(tmp_path, "bf16", texts) is None
+        assert measured(apart, tmp_path, "bf16", texts) is None
     assert "was killed" in caplog.text
 
 
@@ -68,7 +73,7 @@ def test_on_a_gpu_there_is_none(texts, tmp_path):
     before = psutil.Process().children()
     with process_apart(torch.device("cuda")) as apart:
         assert psutil.Process().children() == before
-        assert apart.memory(tmp_path, "fp16", texts) is None
+        assert measured(apart, tmp_path, "fp16", texts) is None
 
 
 def test_it_ends_with_the_block_and_with_a_parent_that_is_killed():
@@ -88,5 +93,5 @@ def test_it_is_not_disturbed_by_what_the_parent_has_computed(packaged, tmp_path,
     torch.randn(1500, 1500) @ torch.randn(1500, 1500)
     model, tokenizer = packaged["bert"]
     with process_apart(CPU) as apart:
-        found = apart.memory(folder_of(model, tokenizer, tmp_path / "m"), "fp32", texts)
+        found = measured(apart, folder_of(model, tokenizer, tmp_path / "m"), "fp32", texts)
     assert found.of_network > sum(parameter.numel() for parameter in model.parameters()) * 4 / 1e9

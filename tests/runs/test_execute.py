@@ -70,9 +70,11 @@ class Seen:
             yield memory
         self.measuring_memory, memory.peak = False, 5.0
 
-    def memory_apart(self, _, folder, precision, workload):
-        """Five GB too, three of them before the network was loaded."""
+    def asked_apart(self, _, folder, precision, workload):
         self.apart = (sorted(file.name for file in folder.iterdir()), precision, workload.name)
+
+    def memory_apart(self, _):
+        """Five GB too, three of them before the network was loaded."""
         return None if torch.cuda.is_available() else PeakMemory("apart", start=3.0, peak=5.0)
 
     def watch(self, patch):
@@ -114,7 +116,8 @@ class Seen:
         patch.setattr(inference, "measure", timing)
         patch.setattr(run, "peak_memory", self.memory_of_training)
         patch.setattr(inference, "peak_memory", self.memory_of_inference)
-        patch.setattr(Apart, "memory", lambda *arguments: self.memory_apart(*arguments))
+        patch.setattr(Apart, "ask", lambda *arguments: self.asked_apart(*arguments))
+        patch.setattr(Apart, "answer", lambda *arguments: self.memory_apart(*arguments))
 
 
 @dataclass

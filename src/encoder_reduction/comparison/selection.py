@@ -80,7 +80,9 @@ def at_budgets(study: Study, runs: pd.DataFrame) -> list[RunPlan]:
     """The plans of a study at the budgets that runs have, whichever it names itself."""
     own = runs[runs["budget"].notna()] if "budget" in runs else runs.iloc[:0].assign(budget=None)
     dims = {name: tuple(dict.fromkeys(own[name])) for name in ("budget", "model", "dim")}
-    found = EqualBudgets(budgets=dims["budget"], budget_models=dims["model"], budget_dims=dims["dim"])
+    found = EqualBudgets(
+        budgets=dims["budget"], budget_models=dims["model"], budget_dims=dims["dim"], **study.equal_budgets.searching
+    )
     return study.at_equal_budget(found)
 
 

@@ -76,7 +76,7 @@ def submit_study(study: Study, preset: str, throttle: int | None, keep_models: s
         jobs = submit(found, throttle)
         text = "\n".join(f"{number:<12} {what}" for what, number in jobs.items())
         run.text(text, "jobs.txt")
-        asked = {"SEEDS": study.seeds, "BUDGETS": study.budgets.budgets if study.budgets else ()}
+        asked = {"SEEDS": study.seeds, "BUDGETS": study.equal_budgets.budgets}
         words = [f"{name}={','.join(map(str, values))}" for name, values in asked.items() if values]
         return f"{text}\n\nHow far it is: {' '.join(['make status', f'PRESET={preset}', *words])}"
 
@@ -206,7 +206,7 @@ def _task(plan: RunPlan, preset: str, given: Mapping[str, object], state: Progre
         taught = plan.distillation.model_dump(exclude_none=True) if plan.distillation else {"distill": "none"}
         values |= {"start": plan.start, **taught}
     if plan.budget:
-        values |= {"budget": plan.budget.budget}
+        values |= plan.budget.model_dump(exclude_none=True)
     goes_on = ("--run-id", state.run_id) if state.goes_on else ()
     return Task(plan.label, plan.stage, (*_parameters(values), *goes_on))
 

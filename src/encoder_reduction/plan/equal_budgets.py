@@ -32,3 +32,16 @@ class EqualBudgets(Section):
         ("heads", "hidden", "layers", "intermediate", "heads+intermediate", MIXED),
         description="what is cut to meet them; what cannot is a row that says how far it goes",
     )
+    search_candidates: int | None = Field(
+        None,
+        gt=0,
+        description="of several dimensions: how many ways are tried at each budget; as compress does when absent",
+    )
+    search_examples: int | None = Field(
+        None, ge=0, description="texts on which the best of them are recovered before one is taken; likewise"
+    )
+
+    @property
+    def searching(self) -> dict[str, int]:
+        """How several dimensions are searched, where that is said."""
+        return self.model_dump(include={"search_candidates", "search_examples"}, exclude_none=True)

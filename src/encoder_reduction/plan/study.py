@@ -48,16 +48,22 @@ class Study:
             for dim in DIMENSIONS
         ]
 
+    @property
+    def equal_budgets(self) -> EqualBudgets:
+        """What is compared at equal budget: the study's own, or as the preset has it."""
+        return self.budgets or self.preset.equal_budgets
+
     def at_equal_budget(self, budgets: EqualBudgets | None = None) -> list[RunPlan]:
         """The baselines of :meth:`first`, cut to the same budgets and recovered alike.
 
         Args:
             budgets: these instead of the study's.
         """
-        equal = budgets or self.budgets or self.preset.equal_budgets
+        equal = budgets or self.equal_budgets
         recovery = self.preset.recovery.model_dump() if self.preset.recovery else {}
+        alike = {"start": "baseline", **recovery, **equal.searching}
         return [
-            self.preset.plan("reduce", model, dim, {**values, "start": "baseline", **recovery, "budget": budget})
+            self.preset.plan("reduce", model, dim, {**values, **alike, "budget": budget})
             for values in self._settings()
             for model in self.preset.models
             if model in equal.budget_models

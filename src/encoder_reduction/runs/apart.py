@@ -38,8 +38,15 @@ class Apart:
 
     connection: Connection | None
 
-    def memory(self, folder: Path, precision: str, workload: Workload) -> PeakMemory | None:
-        """Peak of one sweep of the model in a folder that a run logs, as it is served; libraries are used already.
+    def ask(self, folder: Path, precision: str, workload: Workload) -> None:
+        """Have the model in a folder that a run logs measured, as it is served; the folder stays until the answer."""
+        if self.connection is not None:
+            batches = [{name: each.numpy() for name, each in batch.items()} for batch in workload.batches]
+            with suppress(OSError):  # It was killed, which the answer says.
+                self.connection.send((folder, precision, batches))
+
+    def answer(self) -> PeakMemory | None:
+        """Peak of one sweep of the model that was asked for; libraries are used already.
 
         Returns:
             It starts from what the process held before the model was loaded. ``None`` where there is no such process,
@@ -47,9 +54,7 @@ class Apart:
         """
         if self.connection is None:
             return None
-        batches = [{name: each.numpy() for name, each in batch.items()} for batch in workload.batches]
         try:
-            self.connection.send((folder, precision, batches))
             if not self.connection.poll(_PATIENCE):
                 raise EOFError
             start, peak = self.connection.recv()

@@ -142,7 +142,8 @@ def execute(
             teacher = None
 
             def read_back(folder: Path) -> tuple[PreTrainedModel, Tokenizer, PeakMemory | None]:
-                return *checkpoints.load_folder(folder), apart.memory(folder, precision, texts)
+                apart.ask(folder, precision, texts)
+                return *checkpoints.load_folder(folder), apart.answer()
 
             model, tokenizer, inference_memory = run.model(model, tokenizer, read_back)
             model = for_inference(model.to(device), precision)
