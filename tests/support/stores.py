@@ -45,6 +45,11 @@ def planned_params(stage, dim):
     return {key: value for each in sections for key, value in each.model_dump().items() if value is not None}
 
 
+def searching():
+    """How the packaged study searches."""
+    return presets.load("packaged")[0].equal_budgets.searching
+
+
 def finished(
     model="bert",
     dim="none",
@@ -82,7 +87,7 @@ def finished(
         mlflow.log_params(
             {"num_attention_heads": sizes["heads"], "hidden_size": sizes["hidden"]}
             | {"num_hidden_layers": sizes["layers"], "intermediate_size": sizes.get("intermediate", 1536)}
-            | planned_params(stage, dim) | ({"budget": budget} if budget else {}) | (params or {})
+            | planned_params(stage, dim) | ({"budget": budget} | searching() if budget else {}) | (params or {})
         )  # fmt: skip
         mlflow.log_metrics(figures)
     return run.info.run_id

@@ -128,10 +128,10 @@ def _beyond(at: AtBudget) -> list[str]:
 
 
 def _off(at: AtBudget) -> list[str]:
-    """Which rows are no equals, since what was made missed its budget."""
-    rows = at.rows[off_budget(at.rows)]
-    names = ", ".join(f"{row.checkpoint} {row.dim} ({row.budget_met})" for row in rows.itertuples())
-    return [f"Left out of the choice, since they missed the budget: {names}."] if names else []
+    """Which rows are no equals."""
+    rows = at.rows[off_budget(at.rows)].to_dict("records")
+    names = ", ".join(f"{row['checkpoint']} {row['dim']} ({row[f'{at.quantity}_share']:.2f})" for row in rows)
+    return [f"Left out of the choice, more than a tenth above the budget: {names}."] if names else []
 
 
 def _verdict(at: AtBudget) -> list[str]:

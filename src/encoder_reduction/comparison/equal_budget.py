@@ -19,6 +19,7 @@ _SIZES = {
     "intermediate_size": "intermediate",
 }  # fmt: skip
 _BY_LAYER = ("attention_heads_by_layer", "intermediate_size_by_layer")
+_ABOVE = 0.1
 # What must be alike for rows to be compared.
 _TREATMENT = ("epochs", "learning_rate", "distill", "hidden_weight", "temperature", "batch_size", "train_examples")
 
@@ -136,10 +137,14 @@ def differing(at: AtBudget, runs: pd.DataFrame) -> list[str]:
 
 
 def off_budget(rows: pd.DataFrame) -> pd.Series:
-    """Which rows have a run that missed its budget, as its run has measured: they are no equals."""
-    if "budget_met" not in rows:
-        return pd.Series(False, rows.index)
-    return rows["budget_met"].fillna("").str.contains("no:")
+    """Which rows have come to more than a tenth above their budget on average, as their runs have measured it."""
+    of_budget = rows["budget"].ne("")
+    off = pd.Series(False, rows.index)
+    for budget in rows.loc[of_budget, "budget"].unique():
+        quantity, _, share = budget.partition(":")
+        own = rows["budget"].eq(budget)
+        off[own] = rows.loc[own].get(f"{quantity}_share", off[own] * 0.0).gt(float(share) * (1 + _ABOVE))
+    return off
 
 
 def _out_of_reach(beyond: pd.DataFrame, own: pd.DataFrame) -> pd.DataFrame:

@@ -14,7 +14,7 @@ from ..plan.study import Study
 from ..tracking import matching
 
 _CONFIGURATION = ["stage", "model", "checkpoint", "dim", "config", "start", "budget", "plan_fingerprint"]
-_TAGS = ("device", "libraries", "memory_kind", "machine", "micro_batch_size", "departs", "budget_met")
+_TAGS = ("device", "libraries", "memory_kind", "machine", "micro_batch_size", "departs")
 _CONDITIONS = ("batch_size", "max_length", "resolved_precision")  # what a paired measurement must match
 _SPREAD = ["accuracy", "inference_ms", "training_seconds", "training_memory_gb", "inference_memory_gb"]
 _RANK = {name: position for position, name in enumerate((*MODELS, "none", *DIMENSIONS, "intermediate"))}

@@ -15,6 +15,8 @@ Departure = dict[str, tuple[object, object]]
 _SIZE = {"keep", "size", "budget"}
 # What a budget decides.
 _DECIDED = ("keep", "size", "spread")
+# Of a single dimension nothing is searched.
+_SEARCH = ("search_candidates", "search_examples")
 
 
 def departures(found: pd.DataFrame, plans: Iterable[RunPlan]) -> pd.Series:
@@ -90,7 +92,7 @@ def _departure(row: Mapping[str, Any], plan: RunPlan | None) -> Departure:
     if plan is None:
         return {"dim": (row.get("dim"), None)}
     found: Departure = {}
-    free = {*plan.variants, *(_DECIDED if plan.budget else ())}
+    free = {*plan.variants, *(_DECIDED if plan.budget else ()), *(_SEARCH if len(plan.reductions) == 1 else ())}
     for prefix, section in _sections(plan):
         for field, wanted in section.model_dump().items():
             had = row.get(prefix + field)
