@@ -92,8 +92,8 @@ def _about(at: AtBudget) -> list[str]:
     if at.chosen is None:
         there = ", ".join(at.changes["Dimension"].unique())
         return [
-            f"{goal(at.budget)}: nothing is chosen, since the runs (of {there}) share no model with predictions of the"
-            " same validation and test texts and seeds."
+            f"{goal(at.budget)}: nothing is chosen, since no model has runs that met it with predictions of the same"
+            f" validation and test texts and seeds (finished: {there})."
         ]
     chosen, (low, high) = at.chosen, at.chosen.interval
     own = at.changes["Dimension"].eq(chosen.dim) & at.changes["Model"].isin(chosen.models)
