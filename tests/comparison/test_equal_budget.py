@@ -22,18 +22,19 @@ from encoder_reduction.plan.study import Study
 from encoder_reduction.tracking import opening
 from encoder_reduction.tracking.store import PREDICTIONS_FILE, VALIDATION_FILE
 
-pytestmark = pytest.mark.usefixtures("experiment_id")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("experiment_id")]
 
 QUESTION = "Which dimension matters most, for quality and for cost?"
 LOSSES = {"mixed": 0.004, "hidden": 0.06, "layers": 0.09}
 SIZES = {"hidden": {"hidden": 300}, "layers": {"layers": 3}}
+TEXTS = {"validation": 800, "test": 2000}
 HALVES = {"heads": 0.02, "hidden": 0.1, "layers": 0.05}
 
 
 def fill(losses=LOSSES, seeds=(42, 43, 44), budget="latency:0.5", noise=0.2, seed=31, model="bert", unchecked=()):
     """Baselines, the plan's halves and rows at a budget, as planted; the ids by dimension."""
     rng = np.random.default_rng(seed)
-    found = two_splits(rng, {"validation": 800, "test": 3000}, len(seeds), noise, losses)
+    found = two_splits(rng, TEXTS, len(seeds), noise, losses)
     ids = {}
     for index, each in enumerate(seeds):
         right = {dim: found["test"][dim][index] for dim in found["test"]}
@@ -57,7 +58,7 @@ def fill(losses=LOSSES, seeds=(42, 43, 44), budget="latency:0.5", noise=0.2, see
                 with_predictions(run_id, checked, file=VALIDATION_FILE)
             ids[dim, each] = run_id
     for dim, loss in HALVES.items():
-        right = rng.random(3000) < 0.88 - loss
+        right = rng.random(TEXTS["test"]) < 0.88 - loss
         with_predictions(finished(model, dim, accuracy=right.mean(), inference_ms=8.0), right)
     return ids
 
@@ -159,7 +160,7 @@ def test_what_missed_its_budget_is_no_equal():
     fill(seeds=(42,))
     late = finished(dim="intermediate", budget="latency:0.5", validation_accuracy=0.99, latency_share=0.7)
     for file in (PREDICTIONS_FILE, VALIDATION_FILE):
-        with_predictions(late, np.ones(3000 if file == PREDICTIONS_FILE else 800, dtype=bool), file=file)
+        with_predictions(late, np.ones(TEXTS["test" if file == PREDICTIONS_FILE else "validation"], dtype=bool), file=file)
     report = compared()
     assert "cut all dimensions a little (mixed)" in report or "validation takes all dimensions" in report
     assert "Left out of the choice, more than a tenth above the budget: minilm-bert intermediate (0.70)." in report
