@@ -356,7 +356,7 @@ def test_without_a_controller_only_what_was_submitted_asks_for_it(debian, projec
     words = [sys.executable, ROOT / "entry_points" / "status.py", "--preset=packaged"]
     local = project.command(*words, cwd=project.folder, env={**project.env, **nowhere})
     assert local.returncode == 0, local.stderr
-    assert local.stdout.startswith("36 not started\n")
+    assert local.stdout.startswith("42 not started\n")
     monkeypatch.setenv("SLURM_CONF", nowhere["SLURM_CONF"])
     with pytest.raises(UserError, match=r"Slurm's queue cannot be read, .* once 'squeue' answers\."):
         queue.queue()
