@@ -145,6 +145,9 @@ def _verdict(at: AtBudget) -> list[str]:
     if unclear:
         also = "Nor is it" if second["Dimension"] in chosen.not_told_apart else "It is not"
         lines.append(f"{also} told apart from {_listed(unclear)}.")
+    behind = [dim for dim in chosen.told_apart if dim != second["Dimension"]]
+    if behind:
+        lines.append(f"It is ahead of {_listed(behind)} beyond noise.")
     if better:
         lines.append(f"On test it is behind {_listed(better)}, beyond noise.")
     drawn = "texts" if chosen.seeds == 1 else "seeds and texts"

@@ -59,6 +59,11 @@ class Winner:
         return list(self.rivals.loc[self.rivals["p (Holm)"].ge(ALPHA), "Dimension"])
 
     @property
+    def told_apart(self) -> list[str]:
+        """The candidates that it is ahead of by more than noise."""
+        return [each for each in self.rivals["Dimension"] if each not in (*self.not_told_apart, *self.better_on_test)]
+
+    @property
     def better_on_test(self) -> list[str]:
         """The candidates that are ahead of it on test by more than noise, though they were not on validation."""
         beyond = self.rivals["p (Holm)"].lt(ALPHA) & self.rivals["Ahead (points)"].lt(0)
