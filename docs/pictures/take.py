@@ -18,7 +18,9 @@ from browser import launched, opened  # noqa: E402
 
 from encoder_reduction.tracking.destination import EXPERIMENT  # noqa: E402
 
-DRAWN = ("equal_budget", "equal_budget_costs", "trade_off", "relative_changes", "resources", "retention", "learning_curves")
+DRAWN = (
+    "equal_budget", "equal_budget_costs", "trade_off", "relative_changes", "resources", "retention", "learning_curves",
+)  # fmt: skip
 
 
 def main() -> None:

@@ -159,8 +159,8 @@ def test_a_run_of_the_pretrained_encoder_at_the_same_budget_is_not_the_plans():
 def test_what_missed_its_budget_is_no_equal():
     fill(seeds=(42,))
     late = finished(dim="intermediate", budget="latency:0.5", validation_accuracy=0.99, latency_share=0.7)
-    for file in (PREDICTIONS_FILE, VALIDATION_FILE):
-        with_predictions(late, np.ones(TEXTS["test" if file == PREDICTIONS_FILE else "validation"], dtype=bool), file=file)
+    for split, file in (("test", PREDICTIONS_FILE), ("validation", VALIDATION_FILE)):
+        with_predictions(late, np.ones(TEXTS[split], dtype=bool), file=file)
     report = compared()
     assert "cut all dimensions a little (mixed)" in report or "validation takes all dimensions" in report
     assert "Left out of the choice, more than a tenth above the budget: minilm-bert intermediate (0.70)." in report
