@@ -7,7 +7,6 @@ benchmark's own, so an interrupted one continues. An hour on 2 cores that do not
     python benchmarks/budgets.py
 """
 
-import os
 import sys
 from pathlib import Path
 
@@ -15,7 +14,6 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "src"))
 
 import click  # noqa: E402
-import mlflow  # noqa: E402
 import numpy as np  # noqa: E402
 import pandas as pd  # noqa: E402
 import torch  # noqa: E402
@@ -23,21 +21,12 @@ import torch  # noqa: E402
 from encoder_reduction.comparison.significance import difference  # noqa: E402
 from encoder_reduction.launching import compress  # noqa: E402
 from encoder_reduction.plan import presets  # noqa: E402
-from encoder_reduction.plan.sections import RunPlan  # noqa: E402
 from encoder_reduction.profiling.machine import device_name  # noqa: E402
-from encoder_reduction.runs.run import execute  # noqa: E402
-from encoder_reduction.runs.sources import find_source  # noqa: E402
-from encoder_reduction.tracking import fingerprints, store  # noqa: E402
+from encoder_reduction.tracking import store  # noqa: E402
+from tracked import experiment_in, run  # noqa: E402
 
 VALUES = {"max_train_examples": 3000, "max_test_examples": 100_000, "epochs": 2, "learning_rate": 1e-4}
 SEEDS, BUDGETS, DIMS = (42, 43, 44), ("latency:0.5", "latency:0.33"), ("hidden", "layers", "mixed")
-
-
-def run(plan: RunPlan, experiment: str) -> str:
-    """The finished run of a plan, carried out where it is missing."""
-    source = find_source(experiment, plan)
-    found = store.finished_runs(experiment, fingerprint=fingerprints.of_plan(plan, source))
-    return execute(plan, source, progress=False).run_id if found.empty else found.iloc[0]["run_id"]
 
 
 def row(budget: str, dim: str, run_ids: list[str]) -> dict[str, str]:
@@ -71,10 +60,7 @@ def row(budget: str, dim: str, run_ids: list[str]) -> dict[str, str]:
 @click.command(help=__doc__)
 @click.option("--folder", type=click.Path(path_type=Path), default="benchmark-budgets", help="Where the runs are kept.")
 def main(folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    os.chdir(folder)
-    mlflow.set_tracking_uri(f"sqlite:///{Path.cwd()}/store.db")
-    experiment = mlflow.set_experiment("budgets").experiment_id
+    experiment = experiment_in(folder, "budgets")
     preset, _ = presets.load("packaged")
     done: dict[tuple[str, str], list[str]] = {}
     for seed in SEEDS:

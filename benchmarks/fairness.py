@@ -7,7 +7,6 @@ store of the benchmark's own, so an interrupted one continues. Ten minutes for e
     python benchmarks/fairness.py --seeds 42,43,44
 """
 
-import os
 import sys
 from pathlib import Path
 
@@ -15,18 +14,15 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "src"))
 
 import click  # noqa: E402
-import mlflow  # noqa: E402
 import numpy as np  # noqa: E402
 import pandas as pd  # noqa: E402
 import torch  # noqa: E402
 
 from encoder_reduction.comparison.significance import difference, holm  # noqa: E402
 from encoder_reduction.plan import presets  # noqa: E402
-from encoder_reduction.plan.sections import RunPlan  # noqa: E402
 from encoder_reduction.profiling.machine import device_name  # noqa: E402
-from encoder_reduction.runs.run import execute  # noqa: E402
-from encoder_reduction.runs.sources import find_source  # noqa: E402
-from encoder_reduction.tracking import fingerprints, store  # noqa: E402
+from encoder_reduction.tracking import store  # noqa: E402
+from tracked import experiment_in, run  # noqa: E402
 
 # Searches are short: the question is how what they found is recovered.
 SEARCH = {"search_candidates": 8, "search_examples": 0}
@@ -42,13 +38,6 @@ def settings(learning_rate: float, epochs: float) -> dict[str, dict[str, float]]
         "twice the learning rate": {"learning_rate": learning_rate * 2},
         "twice the epochs": {"epochs": epochs * 2},
     }
-
-
-def run(plan: RunPlan, experiment: str) -> str:
-    """The finished run of a plan, carried out where it is missing."""
-    source = find_source(experiment, plan)
-    found = store.finished_runs(experiment, fingerprint=fingerprints.of_plan(plan, source))
-    return execute(plan, source, progress=False).run_id if found.empty else found.iloc[0]["run_id"]
 
 
 def row(name: str, by_dim: dict[str, list[str]]) -> dict[str, str]:
@@ -77,10 +66,7 @@ def row(name: str, by_dim: dict[str, list[str]]) -> dict[str, str]:
     "--folder", type=click.Path(path_type=Path), default="benchmark-fairness", help="Where the runs are kept."
 )
 def main(seeds: str, folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    os.chdir(folder)
-    mlflow.set_tracking_uri(f"sqlite:///{Path.cwd()}/store.db")
-    experiment = mlflow.set_experiment("fairness").experiment_id
+    experiment = experiment_in(folder, "fairness")
     preset, _ = presets.load("packaged")
     recovery = preset.recovery.model_dump(exclude_none=True)
     done: dict[str, dict[str, list[str]]] = {}

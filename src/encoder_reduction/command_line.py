@@ -12,16 +12,7 @@ from .errors import UserError, explain, leave_in_order_when_stopped
 from .plan.complaints import updated
 from .plan.equal_budgets import EqualBudgets
 from .plan.presets import Preset, load
-from .plan.sections import (
-    MODELS,
-    Beginning,
-    Budget,
-    Distillation,
-    FineTuning,
-    Inputs,
-    Profiling,
-    Reduction,
-)
+from .plan.sections import MODELS, Beginning, Budget, Distillation, FineTuning, Inputs, Profiling, Reduction
 from .plan.study import Study
 from .tracking import job
 

@@ -32,7 +32,7 @@ def right_answers(
     hardness, found = rng.random(examples, dtype=np.float32), {}
     for model in MODELS:
         for dim, loss in {"none": 0.0, **losses}.items():
-            found[model, dim] = _of_accuracy(rng, hardness, seeds, lambda loss=loss: _trained(rng, seeds, noise, loss))
+            found[model, dim] = _difficulty(rng, hardness, seeds) < _trained(rng, seeds, noise, loss)
     return found
 
 
@@ -44,7 +44,7 @@ def two_splits(
     found = {}
     for split, count in examples.items():
         hardness = rng.random(count, dtype=np.float32)
-        found[split] = {dim: _of_accuracy(rng, hardness, seeds, lambda own=own: own) for dim, own in reached.items()}
+        found[split] = {dim: _difficulty(rng, hardness, seeds) < own for dim, own in reached.items()}
     return found
 
 
@@ -53,15 +53,12 @@ def _trained(rng: np.random.Generator, seeds: int, noise: float, loss: float) ->
     return ACCURACY - loss + noise / 100 * rng.standard_normal((seeds, 1))
 
 
-def _of_accuracy(
-    rng: np.random.Generator, hardness: np.ndarray, seeds: int, reached: Callable[[], np.ndarray]
-) -> np.ndarray:
-    """Which examples a configuration's runs get right ``(seeds, examples)``; some examples are drawn anew."""
+def _difficulty(rng: np.random.Generator, hardness: np.ndarray, seeds: int) -> np.ndarray:
+    """The accuracy above which a configuration's runs get each example right ``(seeds, examples)``; some drawn anew."""
     anew, redrawn = rng.random((2, len(hardness)), dtype=np.float32)
     own = np.where(anew < _OWN, redrawn, hardness)
     draw = rng.random((seeds, len(hardness)), dtype=np.float32)
-    own = np.where(draw < _OWN_OF_RUN, draw / np.float32(_OWN_OF_RUN), own)
-    return own < reached()
+    return np.where(draw < _OWN_OF_RUN, draw / np.float32(_OWN_OF_RUN), own)
 
 
 def gains(right: Mapping[tuple[str, str], np.ndarray]) -> dict[tuple[str, str], np.ndarray]:

@@ -1,12 +1,11 @@
 """Where the rows come from and where the chosen models are: runs, and the MLflow Model Registry."""
 
-import re
 from collections.abc import Sequence
 
 import pandas as pd
 
-from ..plan.sections import RULES
-from ..tracking.registry import register_model, run_url
+from ..plan.sections import RULES, Budget
+from ..tracking.registry import alias_of, register_model, run_url
 from .equal_budget import AtBudget
 from .selection import best
 
@@ -44,13 +43,9 @@ def registered_models(found: pd.DataFrame, rule: str, equal: Sequence[AtBudget] 
 
 
 def _at_budgets(equal: Sequence[AtBudget]) -> list[pd.DataFrame]:
-    """The rows of the dimension that was chosen at each budget; MLflow takes no dots in an alias."""
-
-    def alias(budget: str) -> str:
-        return re.sub(r"[^\w-]", "_", f"best-{budget.replace(':', '-')}")
-
-    answered = [at for at in equal if at.chosen]
-    return [at.rows[at.rows["dim"].eq(at.chosen.dim)].assign(alias=alias(at.budget)) for at in answered]
+    """The rows of the dimension that was chosen at each budget."""
+    answered = [(at, at.rows["dim"].eq(at.chosen.dim)) for at in equal if at.chosen]
+    return [at.rows[taken].assign(alias=alias_of("best", Budget(budget=at.budget).name)) for at, taken in answered]
 
 
 def best_reductions(found: pd.DataFrame, rule: str) -> pd.DataFrame:

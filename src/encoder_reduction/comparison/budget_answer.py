@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from ..plan.sections import MIXED, STRATEGIES
+from ..plan.sections import MIXED, STRATEGIES, Budget
 from .changes import THESE_RUNS
-from .equal_budget import AtBudget, off_budget
+from .equal_budget import AtBudget, achieved, off_budget
 from .significance import ALPHA
 from .winners import Winner
 
@@ -73,11 +73,11 @@ def how_to_ask(preset: str) -> str:
 
 def goal(budget: str) -> str:
     """``To be twice as fast`` for ``latency:0.5``."""
-    quantity, _, share = budget.partition(":")
-    part = _PARTS.get(float(share), f"{float(share):.0%}")
-    if quantity == "latency":
-        return f"To be {_TIMES.get(float(share), f'{1 / float(share):.1f} times')} as fast"
-    return f"To need {part} of the {'FLOPs' if quantity == 'flops' else quantity}"
+    asked = Budget(budget=budget)
+    part = _PARTS.get(asked.share, f"{asked.share:.0%}")
+    if asked.quantity == "latency":
+        return f"To be {_TIMES.get(asked.share, f'{1 / asked.share:.1f} times')} as fast"
+    return f"To need {part} of the {asked.quantity.replace('flops', 'FLOPs')}"
 
 
 def called(dim: str) -> str:
@@ -115,22 +115,21 @@ def _models(at: AtBudget) -> str:
 
 def _beyond(at: AtBudget) -> list[str]:
     """Which dimensions cannot, with how far they go."""
-    quantity, models = {"latency": "time"}.get(at.quantity, at.quantity), set(at.beyond["checkpoint"])
-    models |= set(at.changes["Model"])
+    models = {*at.beyond["checkpoint"], *at.changes["Model"]}
     said = []
     for dim, own in at.beyond.groupby("dim", sort=False):
         alone = f"{called(dim)} alone" if "+" not in dim and dim != MIXED else called(dim)
         where = "" if set(own["checkpoint"]) == models else f" for {', '.join(own['checkpoint'])}"
         least = " to ".join(dict.fromkeys(f"{value:.0%}" for value in (own["least"].min(), own["least"].max())))
-        said.append(f"cutting {alone} cannot{where} ({least} of the {quantity} stays at the least)")
+        said.append(f"cutting {alone} cannot{where} ({least} of the {at.quantity} stays at the least)")
     text = "; ".join(said)
     return [f"{text[:1].upper()}{text[1:]}."] if text else []
 
 
 def _off(at: AtBudget) -> list[str]:
     """Which rows are no equals."""
-    rows = at.rows[off_budget(at.rows)].to_dict("records")
-    names = ", ".join(f"{row['checkpoint']} {row['dim']} ({row[f'{at.quantity}_share']:.2f})" for row in rows)
+    rows, metric = at.rows[off_budget(at.rows)].to_dict("records"), achieved(Budget(budget=at.budget))
+    names = ", ".join(f"{row['checkpoint']} {row['dim']} ({row[metric]:.2f})" for row in rows)
     return [f"Left out of the choice, more than a tenth above the budget: {names}."] if names else []
 
 

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ..plan.sections import MIXED
+from .changes import POINTS, with_changes
 from .equal_budget import AtBudget
 from .pictures import DIM_COLOURS, DIM_MARKERS, GREY, SMALL, STYLE, plain_axes
 from .selection import pareto_front
@@ -83,8 +84,8 @@ def _marks(rows: pd.DataFrame, changes: pd.DataFrame, kind: str) -> pd.DataFrame
     if changes.empty:
         return pd.DataFrame(columns=["checkpoint"])
     reduced = rows[rows["dim"].ne("none")]
-    both = reduced.merge(changes, left_on=["checkpoint", "dim"], right_on=["Model", "Dimension"])
-    base = both["accuracy"] - both["Accuracy (points)"] / 100
+    both = with_changes(reduced, changes)
+    base = both["accuracy"] - both[POINTS] / 100
     both = both.assign(
         kind=kind,
         x_low=both["Speed-up low"],

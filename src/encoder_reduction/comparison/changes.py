@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -67,6 +67,11 @@ def changes(rows: pd.DataFrame, ratios: pd.DataFrame, predictions: Predictions) 
         table[title] = 100 * (_relative(metric, reduced, base) - 1)
     _add_speed(table, ratios, reduced, base)
     return table
+
+
+def with_changes(rows: pd.DataFrame, table: pd.DataFrame, how: Literal["inner", "left"] = "inner") -> pd.DataFrame:
+    """Rows with what the table of :func:`changes` says of them."""
+    return rows.merge(table, how=how, left_on=["checkpoint", "dim"], right_on=["Model", "Dimension"])
 
 
 def _relative(metric: str, reduced: pd.DataFrame, base: pd.DataFrame) -> pd.Series:

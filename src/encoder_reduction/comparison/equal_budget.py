@@ -7,10 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from ..plan.sections import MIXED
-from .changes import POINTS, Gains, Predictions, changes, complete_models, gains_by_row, plain_value
+from ..plan.sections import MIXED, Budget
+from .changes import POINTS, Gains, Predictions, changes, complete_models, gains_by_row, plain_value, with_changes
 from .selection import best, in_order
 from .sensitivity import by_dimension
+from .significance import right
 from .winners import Winner, winner
 
 # What tables call the sizes that may be cut, by their parameter in MLflow.
@@ -45,13 +46,8 @@ class AtBudget:
 
     @property
     def quantity(self) -> str:
-        """``latency``, ``flops`` or ``parameters``."""
-        return self.budget.partition(":")[0]
-
-    @property
-    def share(self) -> float:
-        """What may be left of the whole network's."""
-        return float(self.budget.partition(":")[2])
+        """What a sentence calls what is saved: ``time``, ``flops`` or ``parameters``."""
+        return Budget(budget=self.budget).quantity.replace("latency", "time")
 
 
 def at_budgets(
@@ -71,9 +67,10 @@ def at_budgets(
         predictions: of the test split and of the validation split, by run.
     """
     test, validation = predictions
-    budgets = [*found["budget"], *(beyond["budget"] if len(beyond) else ())]
+    names = {*found["budget"], *(beyond["budget"] if len(beyond) else ())}
+    asked = sorted((Budget(budget=name) for name in names), key=lambda each: (each.quantity, -each.share))
     result = []
-    for budget in sorted(set(budgets), key=lambda each: (each.partition(":")[0], -float(each.partition(":")[2]))):
+    for budget in (each.budget for each in asked):
         own = found[found["budget"].eq(budget)]
         rows = pd.concat([baselines, best(own, "accuracy")], ignore_index=True) if len(own) else baselines
         table = changes(rows, ratios, test)
@@ -91,7 +88,7 @@ def table_of(at: AtBudget, runs: pd.DataFrame) -> pd.DataFrame:
     """
     reduced = at.rows[at.rows["dim"].ne("none")]
     baselines = at.rows[at.rows["dim"].eq("none")].set_index("model")
-    named = reduced.merge(at.changes, left_on=["checkpoint", "dim"], right_on=["Model", "Dimension"])
+    named = with_changes(reduced, at.changes)
     by_id = runs.set_index("run_id")
     wanted = ["parameters", "inference_memory_gb", "accuracy_before_training", "total_training_seconds"]
     named = named.assign(**{name: np.nan for name in wanted if name not in named})
@@ -140,11 +137,15 @@ def off_budget(rows: pd.DataFrame) -> pd.Series:
     """Which rows have come to more than a tenth above their budget on average, as their runs have measured it."""
     of_budget = rows["budget"].ne("")
     off = pd.Series(False, rows.index)
-    for budget in rows.loc[of_budget, "budget"].unique():
-        quantity, _, share = budget.partition(":")
-        own = rows["budget"].eq(budget)
-        off[own] = rows.loc[own].get(f"{quantity}_share", off[own] * 0.0).gt(float(share) * (1 + _ABOVE))
+    for budget in (Budget(budget=name) for name in rows.loc[of_budget, "budget"].unique()):
+        own = rows["budget"].eq(budget.budget)
+        off[own] = rows.loc[own].get(achieved(budget), off[own] * 0.0).gt(budget.share * (1 + _ABOVE))
     return off
+
+
+def achieved(budget: Budget) -> str:
+    """The metric that says what a run with this budget has come to."""
+    return f"{budget.quantity}_share"
 
 
 def _out_of_reach(beyond: pd.DataFrame, own: pd.DataFrame) -> pd.DataFrame:
@@ -159,11 +160,10 @@ def _out_of_reach(beyond: pd.DataFrame, own: pd.DataFrame) -> pd.DataFrame:
 
 
 def _as_rows(at: AtBudget) -> pd.DataFrame:
-    quantity = {"latency": "time"}.get(at.quantity, at.quantity)
     return pd.DataFrame(
         [
             {"model": row.model, "dim": row.dim, "Budget": at.budget, "Model": row.checkpoint, "Dimension": row.dim,
-             "Sizes": f"out of reach: {row.least:.0%} of the {quantity} at the least"}
+             "Sizes": f"out of reach: {row.least:.0%} of the {at.quantity} at the least"}
             for row in at.beyond.itertuples()
         ]
     )  # fmt: skip
@@ -179,16 +179,16 @@ def _chosen(rows: pd.DataFrame, table: pd.DataFrame, test: Predictions, validati
     having = table[table["Model"].isin(models)].groupby("Dimension", sort=False)["Model"].nunique()
     dims = list(having[having.eq(len(models))].index)
     both = _of_the_same_seeds(gains_by_row(rows, test), _right(rows, validation), models, dims)
-    gains, right = (by_dimension(part, models, dims) for part in both)
-    return None if gains is None or right is None else winner(dims, right, gains, models)
+    gains, checked = (by_dimension(part, models, dims) for part in both)
+    return None if gains is None or checked is None else winner(dims, checked, gains, models)
 
 
-def _of_the_same_seeds(gains: Gains, right: Gains, models: list[str], dims: list[str]) -> tuple[Gains, Gains]:
+def _of_the_same_seeds(gains: Gains, checked: Gains, models: list[str], dims: list[str]) -> tuple[Gains, Gains]:
     """Both of the seeds that every row has of either: their luck is one."""
     keys = [(model, dim) for model in models for dim in dims]
-    columns = [part[key].columns for part in (gains, right) for key in keys if key in part]
+    columns = [part[key].columns for part in (gains, checked) for key in keys if key in part]
     seeds = functools.reduce(pd.Index.intersection, columns) if columns else pd.Index([])
-    return tuple({key: part[key][seeds] for key in keys if key in part} for part in (gains, right))
+    return tuple({key: part[key][seeds] for key in keys if key in part} for part in (gains, checked))
 
 
 def _right(rows: pd.DataFrame, predictions: Predictions) -> Gains:
@@ -197,10 +197,7 @@ def _right(rows: pd.DataFrame, predictions: Predictions) -> Gains:
     for row in rows[rows["dim"].ne("none")].to_dict("records"):
         tables = {seed: predictions[run_id] for seed, run_id in row["run_ids"].items() if run_id in predictions}
         if tables:
-            by_seed = {
-                seed: each["prediction"].eq(each["label"]).astype(float).set_axis(each["id"])
-                for seed, each in tables.items()
-            }
+            by_seed = {seed: right(each) for seed, each in tables.items()}
             found[row["checkpoint"], row["dim"]] = pd.DataFrame(by_seed).dropna()
     return found
 

@@ -164,10 +164,12 @@ def _normal(rng: np.random.Generator, covariance: np.ndarray) -> np.ndarray:
 
 def gain(baseline: pd.DataFrame, reduced: pd.DataFrame) -> pd.Series:
     """By example id: correct with the reduction minus correct with the baseline."""
-    before, after = (
-        table["prediction"].eq(table["label"]).astype(float).set_axis(table["id"]) for table in (baseline, reduced)
-    )
-    return after - before
+    return right(reduced) - right(baseline)
+
+
+def right(predictions: pd.DataFrame) -> pd.Series:
+    """By example id: 1 where a prediction is correct, else 0."""
+    return predictions["prediction"].eq(predictions["label"]).astype(float).set_axis(predictions["id"])
 
 
 def exact_p(gain: np.ndarray) -> float:

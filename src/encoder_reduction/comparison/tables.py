@@ -6,7 +6,7 @@ from collections.abc import Collection
 import pandas as pd
 
 from ..plan.presets import Preset
-from .changes import POINTS, TIME
+from .changes import POINTS, TIME, with_changes
 from .selection import in_order, with_missing_rows
 
 _MEMORY = {
@@ -81,8 +81,7 @@ def recovered_table(source: pd.DataFrame, recovered: pd.DataFrame, changes: pd.D
     both = in_order(planned.merge(shown, on=names, how="outer", suffixes=(" planned", "")))
     for name in ("checkpoint", "config"):
         both[name] = both[f"{name} planned"].fillna(both[name])
-    keys = {"left_on": ["checkpoint", "dim"], "right_on": ["Model", "Dimension"]}
-    both = both.merge(changes.drop(columns="Config"), how="left", **keys)
+    both = with_changes(both, changes.drop(columns="Config"), how="left")
     return pd.DataFrame(
         {
             "Model": both["checkpoint"],

@@ -1,6 +1,5 @@
 """The whole way to a smaller model: the baseline if it is missing, the search, the cut, the recovery, the registry."""
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -98,7 +97,7 @@ def summary(found: Mapping[str, Any], uri: str) -> str:
 
 
 def _alias(plan: RunPlan) -> str:
-    """What the registry calls the model; MLflow takes no dots in it."""
+    """What the registry calls the model."""
     others = [plan.dim] if plan.dim != MIXED else []
     others += [plan.checkpoint.name] if plan.start == "checkpoint" else []
-    return re.sub(r"[^\w-]", "_", "-".join([plan.budget.budget.replace(":", "-"), *others]))
+    return registry.alias_of(plan.budget.name, *others)

@@ -200,6 +200,11 @@ class Budget(Section):
         return float(self.budget.partition(":")[2])
 
     @property
+    def name(self) -> str:
+        """As names have it: ``latency-0.5``."""
+        return self.budget.replace(":", "-")
+
+    @property
     def most(self) -> float:
         """The same with the tolerance."""
         return self.share * (1 + self.budget_tolerance)

@@ -23,7 +23,7 @@ def config_name(plan: RunPlan, model: PreTrainedModel) -> str:
     Where a budget decides the sizes, these may be others for another seed; the configuration is the same.
     """
     if plan.budget:
-        return f"{plan.dim}-{plan.budget.budget.replace(':', '-')}"
+        return f"{plan.dim}-{plan.budget.name}"
     sizes = sizes_of(model)
     return "+".join(f"{dim}-{getattr(sizes, dim)}" for dim in plan.reductions) or "baseline"
 

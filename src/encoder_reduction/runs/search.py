@@ -193,16 +193,16 @@ class Search:
 
     def _finalists(self) -> list[Candidate]:
         """The ways nearest to the whole network that have come to be within the budget."""
-        ranked, chosen = _nearest(self.candidates.values()), []
+        ranked, chosen, seen = _nearest(self.candidates.values()), [], []
         for rank, each in enumerate(ranked):
             each.verdict = f"{rank} others are nearer to the whole network after refitting"
         for each in ranked:
-            found = self._as_achieved(each)
-            if found in chosen:
+            if each.architecture in seen:
+                each.verdict = "the same network as one that is nearer"
                 continue
-            if found and found.architecture in [other.architecture for other in chosen]:
-                found.verdict = "the same network as one that is nearer"
-            elif found:
+            seen.append(each.architecture)
+            found = self._as_achieved(each)
+            if found and found.architecture not in [other.architecture for other in chosen]:
                 chosen.append(found)
             if len(chosen) == _FINALISTS:
                 break

@@ -1,5 +1,7 @@
 """The MLflow Model Registry, and the pages of runs."""
 
+import re
+
 import mlflow
 from mlflow.entities import LoggedModelStatus
 from mlflow.exceptions import MlflowException
@@ -13,6 +15,11 @@ def run_url(run_id: str, experiment_id: str) -> str | None:
     uri = mlflow.get_tracking_uri()
     web = uri.startswith(("http://", "https://"))
     return f"{uri.rstrip('/')}/#/experiments/{experiment_id}/runs/{run_id}" if web else None
+
+
+def alias_of(*parts: str) -> str:
+    """What the registry calls a model that these words tell apart; MLflow takes no dots in it."""
+    return re.sub(r"[^\w-]", "_", "-".join(parts))
 
 
 def register_model(model: str, alias: str, run_id: str) -> str | None:
