@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import contextmanager
 
 import psutil
 import pytest
@@ -38,6 +39,15 @@ def measured(apart, folder, precision, texts):
     return apart.answer()
 
 
+@contextmanager
+def with_its_process():
+    """The process apart and what psutil says of it, whatever else this process has started before."""
+    before = psutil.Process().children()
+    with process_apart(CPU) as apart:
+        (child,) = (each for each in psutil.Process().children() if each not in before)
+        yield apart, child
+
+
 def folder_of(model, tokenizer, folder):
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -61,8 +71,7 @@ def test_a_network_needs_its_weights_and_little_more(packaged, tmp_path, texts):
 
 
 def test_a_process_that_was_killed_is_said_and_does_without(packaged, tmp_path, texts, caplog):
-    with process_apart(CPU) as apart:
-        (child,) = psutil.Process().children()
+    with with_its_process() as (apart, child):
         child.kill()
         child.wait()
         assert measured(apart, tmp_path, "bf16", texts) is None
@@ -77,8 +86,8 @@ def test_on_a_gpu_there_is_none(texts, tmp_path):
 
 
 def test_it_ends_with_the_block_and_with_a_parent_that_is_killed():
-    with process_apart(CPU):
-        (child,) = psutil.Process().children()
+    with with_its_process() as (_, child):
+        assert child.is_running()
     assert not child.is_running()
     words = [sys.executable, "-c", LEAVING, str(ROOT / "src")]
     left = subprocess.run(words, capture_output=True, text=True, env=dict(os.environ))
