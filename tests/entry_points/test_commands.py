@@ -72,9 +72,9 @@ def test_a_run_keeps_its_curves_and_predictions(project, reduced):
 def test_the_model_answers_through_mlflow_and_through_plain_transformers(project, reduced, tmp_path):
     mlflow.set_tracking_uri(project.env["MLFLOW_TRACKING_URI"])
     texts = ["A wonderful film.", "Dull, and far too long."]
-    answers = mlflow.pyfunc.load_model(f"runs:/{reduced.info.run_id}/model").predict(texts)
+    answers = mlflow.pyfunc.load_model(f"runs:/{reduced.info.run_id}/bert-heads-6").predict(texts)
     assert all(answer["label"] in ("positive", "negative") and 0.5 <= answer["score"] <= 1 for answer in answers)
-    path = mlflow.artifacts.download_artifacts(f"runs:/{reduced.info.run_id}/model", dst_path=str(tmp_path))
+    path = mlflow.artifacts.download_artifacts(f"runs:/{reduced.info.run_id}/bert-heads-6", dst_path=str(tmp_path))
     # A stranger's process without this package: the class of pruned heads travels with the weights.
     code = """
 import sys, json, pathlib, torch

@@ -12,6 +12,7 @@ from tagged import checkpoint, corpus
 from encoder_reduction.errors import UserError
 from encoder_reduction.launching.compress import plan_of
 from encoder_reduction.plan import presets
+from encoder_reduction.tracking.logged_models import latest_model
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +75,8 @@ def theirs(apart, tmp_path_factory):
     assert trained.returncode == 0, trained.stderr
     run_id = re.search(r"MLflow run (\w+)", trained.stdout).group(1)
     mlflow.set_tracking_uri(apart.env["MLFLOW_TRACKING_URI"])
-    whole = mlflow.artifacts.download_artifacts(f"runs:/{run_id}/model", dst_path=str(folder / "model"))
+    uri = f"models:/{latest_model(run_id).model_id}"
+    whole = mlflow.artifacts.download_artifacts(uri, dst_path=str(folder / "model"))
     (huggingface,) = {file.parent for file in (folder / "model").rglob("config.json")}
     shutil.copytree(huggingface, folder / "my-classifier")
     assert whole

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections import defaultdict
 
 import mlflow
 import pytest
@@ -74,7 +75,7 @@ def test_what_is_chosen_taught_from_or_still_needed_stays(experiment, plant):
     )
     done = [adapted(plant, "heads", heads), adapted(plant, "hidden", hidden)]
     own, other = adapted(plant, None, baseline), plant(dim="heads", config="heads-3", tags={"preset": "another"})
-    registry.register_model("bert", "best", heads)
+    registry.register_model("bert", "best", heads, registry.Card("", {}))
     everything = [baseline, heads, narrow, hidden, layers, *done, own, other]
     study = Study(PRESET, seeds=(42,))
 
@@ -93,7 +94,8 @@ def test_what_is_chosen_taught_from_or_still_needed_stays(experiment, plant):
 
 def registered_again(experiment):
     runs = selection.latest_runs(store.finished_runs(experiment, preset=PRESET.name), Study(PRESET)).planned
-    return best_models.registered_models(selection.split_stages(selection.configurations(runs))[0], "accuracy")
+    found, cards = selection.split_stages(selection.configurations(runs))[0], defaultdict(lambda: registry.Card("", {}))
+    return best_models.registered_models(found, "accuracy", cards)
 
 
 @pytest.mark.parametrize(("keep_models", "more"), [("all", ()), ("best", ("-P", "keep_models=best"))])

@@ -28,6 +28,7 @@ from encoder_reduction.profiling.inference import Profiler
 from encoder_reduction.profiling.memory import PeakMemory, peak_memory
 from encoder_reduction.runs import figures, run
 from encoder_reduction.runs.apart import Apart
+from encoder_reduction.tracking.logged_models import latest_model
 from encoder_reduction.tracking.served_model import SentimentClassifier
 from encoder_reduction.tracking.store import PREDICTIONS_FILE, VALIDATION_FILE
 from encoder_reduction.training.fine_tuning import FineTuner
@@ -159,8 +160,10 @@ def whole(tmp_path_factory):
             patch.setenv("ENCODER_REDUCTION_CACHE", str(folder / "cache"))
             seen.watch(patch)
             outcome = run.execute(plan, progress=False)
-        for name in ("model", PREDICTIONS_FILE, VALIDATION_FILE):
+        for name in (PREDICTIONS_FILE, VALIDATION_FILE):
             mlflow.artifacts.download_artifacts(f"runs:/{outcome.run_id}/{name}", dst_path=str(folder))
+        uri = f"models:/{latest_model(outcome.run_id).model_id}"
+        mlflow.artifacts.download_artifacts(uri, dst_path=str(folder / "model"))
         texts = pd.read_csv(folder / "texts" / "test.csv")["text"].tolist()
         yield Whole(seen, mlflow.get_run(outcome.run_id), folder, texts)
     finally:

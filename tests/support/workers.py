@@ -11,6 +11,7 @@ import time
 import mlflow
 
 from encoder_reduction.tracking import destination, opening
+from encoder_reduction.tracking.datasets import DataSet
 
 EXPERIMENT = "workers"
 POINTS = 25
@@ -27,6 +28,8 @@ def log_a_run(number: int, address: str) -> tuple[str, float]:
             run.point({"train_loss": number + step}, step)
             run.send_points()
             slowest = max(slowest, time.perf_counter() - started)
+        run.inputs({"test": DataSet("texts-test", f"digest-{number}", "testing", "local", "{}", "{}")}, [])
+        run.metrics({"accuracy": number / 16}, lambda name: "test")
         run.text("done", "done.txt")
     return run.run_id, slowest
 

@@ -50,6 +50,7 @@ def test_a_removed_model_leaves_no_file_and_says_what_removed_it(artifacts, pack
     with store.downloaded_model(kept) as folder:
         assert (folder / "model.safetensors").is_file()
     assert logged_models.remove_models(gone, "keep_models=best") == 0
-    assert registry.register_model("bert", "best", gone) is None
-    assert registry.register_model("bert", "best", kept)
+    card = registry.Card("A model of one layer.", {"accuracy": "0.8"})
+    assert registry.register_model("bert", "best", gone, card) is None
+    assert registry.register_model("bert", "best", kept, card)
     assert registry.registered_runs() == {kept}

@@ -20,6 +20,8 @@ from conftest import ROOT
 from encoder_reduction.data import cache
 from encoder_reduction.errors import UserError
 from encoder_reduction.tracking import opening, patience, registry
+from encoder_reduction.tracking.datasets import DataSet
+from encoder_reduction.tracking.logged_models import latest_model
 from encoder_reduction.tracking.outbox import Outbox
 from encoder_reduction.tracking.run_folder import RunFolder
 
@@ -43,14 +45,23 @@ def experiment(server):
     return mlflow.set_experiment("outbox").experiment_id
 
 
+DATA = {
+    "test": DataSet("reviews-test", "abc", "testing", "local", '{"uri": "reviews"}', '{"num_rows": 4, "negative": 1}')
+}
+
+
 def say_everything(run, packaged, first, last):
     run.tag({"stage": "baseline"})
+    run.inputs(DATA, [])
+    run.describe("bert/baseline/seed-42", {"model": "bert"}, {"epochs": 1}, "bert-baseline")
     for step in range(first, last):
         run.point({"train_loss": 1 / step}, step)
     run.send_points()
     run.table(pd.DataFrame({"a": [1, 2]}), "tables/table.csv")
-    run.metrics({"accuracy": 0.75})
     run.model(*packaged["bert"])
+    run.metrics(
+        {"accuracy": 0.75, "parameters": 7.0}, lambda name: "test" if name == "accuracy" else None, note="Good."
+    )
 
 
 def check_everything(run_id, tmp_path, status="FINISHED"):
@@ -63,7 +74,15 @@ def check_everything(run_id, tmp_path, status="FINISHED"):
     assert curve == {step: pytest.approx(1 / step) for step in range(1, 20)}
     file = mlflow.artifacts.download_artifacts(f"runs:/{run_id}/tables/table.csv", dst_path=str(tmp_path / "down"))
     assert pd.read_csv(file)["a"].tolist() == [1, 2]
-    model = mlflow.pyfunc.load_model(f"runs:/{run_id}/model")
+    (data,) = run.inputs.dataset_inputs
+    assert (data.dataset.name, data.dataset.digest, data.tags[0].value) == ("reviews-test", "abc", "testing")
+    assert json.loads(data.dataset.profile) == {"num_rows": 4, "negative": 1}
+    assert run.data.tags["mlflow.note.content"] == "Good."
+    found = latest_model(run_id)
+    assert (found.name, found.tags["model"], found.params["epochs"]) == ("bert-baseline", "bert", "1")
+    of_model = {metric.key: (metric.value, metric.dataset_name) for metric in found.metrics}
+    assert of_model == {"accuracy": (0.75, "reviews-test"), "parameters": (7.0, None)}
+    model = mlflow.pyfunc.load_model(f"runs:/{run_id}/bert-baseline")
     assert model.predict(["A wonderful film."])[0]["label"] in ("positive", "negative")
 
 
@@ -110,7 +129,8 @@ def test_a_model_that_arrived_in_part_is_logged_again(server, experiment, packag
         monkeypatch.setattr(mlflow.MlflowClient, "log_model_artifacts", upload)
         server.start()
     check_everything(run.run_id, tmp_path)
-    assert registry.register_model("half", "best", run.run_id) == "models:/encoder-reduction-half@best"
+    card = registry.Card("Half of a model.", {})
+    assert registry.register_model("half", "best", run.run_id, card) == "models:/encoder-reduction-half@best"
     assert mlflow.pyfunc.load_model("models:/encoder-reduction-half@best").predict(["Dull."])
 
 
@@ -292,6 +312,8 @@ def test_sixteen_workers_log_at_once(kind, request, tmp_path):
                 (step, number + step) for step in range(1, POINTS + 1)
             ]
             assert [file.path for file in client.list_artifacts(run.info.run_id)] == ["done.txt"]
+            assert [data.dataset.digest for data in run.inputs.dataset_inputs] == [f"digest-{number}"]
+            assert run.data.metrics["accuracy"] == number / 16
     finally:
         server.stop()
 

@@ -1,4 +1,12 @@
-"""What a run predicted, what MLflow serves and what plain transformers gives are the same, at every length."""
+"""What a run predicted, what MLflow serves and what plain transformers gives are the same, at every length.
+
+And what MLflow shows of runs and their models: data, lineage, figures, words.
+"""
+
+import json
+import re
+import tempfile
+from pathlib import Path
 
 import mlflow
 import pandas as pd
@@ -8,10 +16,12 @@ from mlflow.exceptions import MlflowException
 from networks import small, words
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from conftest import FAMILIES
+from conftest import FAMILIES, ROOT
+from encoder_reduction.data import corpora
 from encoder_reduction.plan import presets
 from encoder_reduction.plan.sections import Checkpoint, Corpus
 from encoder_reduction.runs import run
+from encoder_reduction.tracking.logged_models import latest_model
 from encoder_reduction.tracking.store import PREDICTIONS_FILE, downloaded_model
 
 pytestmark = pytest.mark.slow
@@ -68,6 +78,10 @@ def runs(request, tmp_path_factory, corpus):
     mlflow.set_tracking_uri(before)
 
 
+def served(run_id):
+    return mlflow.pyfunc.load_model(f"models:/{latest_model(run_id).model_id}")
+
+
 def plain(folder, texts):
     """As somebody without this project would do it."""
     tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -84,8 +98,7 @@ def test_a_run_its_served_model_and_plain_transformers_agree_at_every_length(run
     logged = pd.read_csv(file)
     assert logged["tokens"].max() == MAX_LENGTH
     assert logged["score"].std() > 1e-4  # a hundred times what is tolerated below
-    served = mlflow.pyfunc.load_model(f"runs:/{runs[stage]}/model")
-    answers = served.predict(texts)
+    answers = served(runs[stage]).predict(texts)
     positive = [each["score"] if each["label"] == "positive" else 1 - each["score"] for each in answers]
     assert positive == pytest.approx(logged["score"].tolist(), abs=1e-6)
     with downloaded_model(runs[stage]) as folder:
@@ -93,23 +106,42 @@ def test_a_run_its_served_model_and_plain_transformers_agree_at_every_length(run
 
 
 def test_a_table_is_scored_by_its_column_of_texts(runs):
-    served = mlflow.pyfunc.load_model(f"runs:/{runs['baseline']}/model")
-    texts = ["good film", "bad plot"]
-    expected = served.predict(texts)
+    model, texts = served(runs["baseline"]), ["good film", "bad plot"]
+    expected = model.predict(texts)
     assert expected[0]["score"] != expected[1]["score"]
-    for table in ({"title": ["w9", "w9"], "text": texts}, {"text": texts, "label": [1, 0]}, {"review": texts}):
-        assert served.predict(pd.DataFrame(table)) == expected
-    columns = {"title": texts, "review": texts}
-    for nothing in (pd.DataFrame(columns), pd.DataFrame({"text": ["good", None]}), {"text": texts}):
+    table = {"title": ["w9", "w9"], "text": texts, "stars": [5, 1]}
+    for rows in (pd.DataFrame(table), table, pd.DataFrame(table).to_dict("records"), {"text": texts}):
+        assert model.predict(rows) == expected
+    assert model.predict({"title": "w9", "text": texts[0]}) == [pytest.approx(expected[0])]
+    for nothing in ({"title": texts, "review": texts}, {"review": texts}, {"text": ["good", None]}):
         with pytest.raises(MlflowException, match="column 'text'"):
-            served.predict(nothing)
+            model.predict(pd.DataFrame(nothing))
+
+
+@pytest.mark.parametrize("runs", ["bert"], indirect=True)
+def test_a_file_is_scored_by_its_column_of_texts_by_mlflows_command(runs, command, tmp_path):
+    uri, texts = f"models:/{latest_model(runs['reduce']).model_id}", ["good film", "bad plot"]
+    table = pd.DataFrame({"id": [7, 8], "text": texts, "stars": ["five", "one"]})
+    env = {"MLFLOW_TRACKING_URI": mlflow.get_tracking_uri()}
+    for name, rows in (("whole", table), ("without", table.rename(columns={"text": "review"}))):
+        rows.to_csv(tmp_path / f"{name}.csv", index=False)
+    words = ["mlflow", "models", "predict", "-m", uri, "--env-manager", "local", "-t", "csv"]
+    whole, without = (
+        command(*words, "-i", f"{name}.csv", "-o", f"{name}.json", cwd=tmp_path, env=env)
+        for name in ("whole", "without")
+    )
+    assert whole.returncode == 0, whole.stderr
+    answers = json.loads((tmp_path / "whole.json").read_text())["predictions"]
+    assert answers == [pytest.approx(each) for each in served(runs["reduce"]).predict(texts)]
+    assert without.returncode != 0
+    assert "The table has the columns id, review, stars; give one with a column 'text'." in without.stderr
 
 
 def test_more_is_not_served_than_the_run_read(runs):
     """The words that the run has cut off would change the answer."""
-    served = mlflow.pyfunc.load_model(f"runs:/{runs['baseline']}/model")
+    model = served(runs["baseline"])
     start = " ".join(["good", *["film"] * 9])
-    assert served.predict([start]) == served.predict([f"{start} bad bad bad"])
+    assert model.predict([start]) == model.predict([f"{start} bad bad bad"])
     with downloaded_model(runs["baseline"]) as folder:
         model = AutoModelForSequenceClassification.from_pretrained(folder)
         tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -117,3 +149,69 @@ def test_more_is_not_served_than_the_run_read(runs):
         longer = [model(**tokenizer(text, max_length=20, truncation=True, return_tensors="pt")).logits
                   for text in (start, f"{start} bad bad bad")]  # fmt: skip
     assert not torch.allclose(*longer)
+
+
+@pytest.mark.parametrize("runs", ["bert"], indirect=True)
+class TestWhatMLflowShows:
+    def test_a_run_names_its_data_and_what_it_builds_on(self, runs, corpus):
+        inputs = mlflow.get_run(runs["transfer"]).inputs
+        data = {each.tags[0].value: each.dataset for each in inputs.dataset_inputs}
+        assert {context: dataset.name for context, dataset in data.items()} == {
+            "training": "long-train", "validation": "long-validation", "testing": "long-test"
+        }  # fmt: skip
+        texts = corpora.load(corpus)
+        assert data["testing"].digest == corpora.fingerprint(texts["test"])
+        assert len({dataset.digest for dataset in data.values()}) == 3
+        assert json.loads(data["training"].profile) == {"num_rows": 96, "negative": 48, "positive": 48}
+        source = mlflow.data.get_source(data["testing"])
+        assert Path(source.uri) == Path(corpus.source)
+        assert [each.model_id for each in inputs.model_inputs] == [latest_model(runs["reduce"]).model_id]
+        assert mlflow.get_run(runs["baseline"]).inputs.model_inputs == []
+
+    def test_one_search_ranks_the_models_of_a_study(self, runs):
+        experiment = mlflow.get_run(runs["baseline"]).info.experiment_id
+        best_first = [{"field_name": "metrics.accuracy", "ascending": False, "dataset_name": "long-test"}]
+        found = mlflow.search_logged_models([experiment], order_by=best_first, output_format="list")
+        accuracies = {run_id: mlflow.get_run(run_id).data.metrics["accuracy"] for run_id in runs.values()}
+        assert {model.source_run_id for model in found} == set(runs.values())
+        ranked = [accuracies[model.source_run_id] for model in found]
+        assert ranked == sorted(ranked, reverse=True)
+        by_stage = {model.tags["stage"]: model for model in found}
+        names = {stage: model.name for stage, model in by_stage.items()}
+        assert names == {
+            "baseline": "bert-baseline", "reduce": "bert-heads-2", "transfer": "bert-heads-2-transfer"
+        }  # fmt: skip
+        reduced = by_stage["reduce"]
+        assert (reduced.tags["dim"], reduced.tags["config"], reduced.tags["preset"]) == ("heads", "heads-2", "packaged")
+        assert reduced.params["num_attention_heads"] == "2"
+        of_data = {metric.key: metric.dataset_name for metric in reduced.metrics}
+        assert not any(name.startswith("system/") for name in of_data)
+        assert {of_data[name] for name in ("accuracy", "f1", "inference_ms")} == {"long-test"}
+        assert (of_data["validation_accuracy"], of_data["training_seconds"]) == ("long-validation", "long-train")
+        assert (of_data["parameters"], of_data["inference_ms_8"]) == (None, None)
+
+    def test_a_run_says_what_was_done_and_how_its_model_is_loaded(self, runs):
+        run = mlflow.get_run(runs["reduce"])
+        said = run.data.tags["mlflow.note.content"]
+        assert "two-layers made smaller (`heads-2`), cut from its pretrained encoder, fine-tuned on 96 texts" in said
+        assert f"**Test accuracy {run.data.metrics['accuracy']:.3f}** (48 texts)" in said
+        load = re.search(r"```python\n(.*)\n```", said).group(1)
+        assert eval(load)[0]["label"] in ("positive", "negative")
+
+    def test_a_model_names_no_place_of_the_machine_that_made_it(self, runs, tmp_path):
+        model = latest_model(runs["reduce"])
+        folder = Path(mlflow.artifacts.download_artifacts(f"models:/{model.model_id}", dst_path=str(tmp_path / "down")))
+        files = [file for file in folder.rglob("*") if file.is_file() and file.suffix != ".safetensors"]
+        assert {"MLmodel", "config.json", "tokenizer_config.json", "input_example.json"} <= {
+            file.name for file in files
+        }
+        for file in files:
+            for place in (str(Path.home()), tempfile.gettempdir(), str(ROOT)):
+                assert f"{place}/" not in file.read_text(), (file, place)
+
+    def test_a_signature_names_its_columns(self, runs):
+        info = mlflow.models.get_model_info(f"models:/{latest_model(runs['reduce']).model_id}")
+        assert info.signature.inputs.input_names() == ["text"]
+        assert info.signature.outputs.input_names() == ["label", "score"]
+        model = served(runs["reduce"])
+        assert model.predict(model.input_example) == model.predict(["A wonderful film."])

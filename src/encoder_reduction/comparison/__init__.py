@@ -25,6 +25,7 @@ from .budget_report import at_equal_budget
 from .changes import changes, gains_by_row
 from .equal_budget import at_budgets
 from .expectations import expectations
+from .model_cards import model_cards
 from .report import Section, as_markdown, as_page
 
 __all__ = ["Choice", "compare", "experiment_of"]
@@ -107,6 +108,9 @@ def compare(study: Study, run: Run, choice: Choice = Choice()) -> str:
     # What nothing was chosen from answers nothing yet.
     answered = any(at.chosen for at in equal)
     at_budget = at_equal_budget(_QUESTION if answered else "At equal budget", equal, everything, (source, changed))
+    each = [(source, changed), (recovered, changed_again), (target, changed_there)]
+    each += [(at.rows[at.rows["dim"].ne("none")], at.changes) for at in equal]
+    cards = model_cards(each, runs.planned, experiment_id)
     sections = [
         *(at_budget if answered else []),
         _answer(answered, preset, source, changed, predictions),
@@ -118,11 +122,9 @@ def compare(study: Study, run: Run, choice: Choice = Choice()) -> str:
         *_keep_levels(pd.concat([each[each["start"].eq("pretrained")] for each in (runs.planned, runs.other_sizes)])),
         *_beside(runs.beside),
         *_training(source),
-        Section("Which model do I take?", [best_models.registered_models(found, choice.rule, equal)]),
+        Section("Which model do I take?", [best_models.registered_models(found, choice.rule, cards, equal)]),
         _conditions(source, choice, runs.left_out),
     ]
-    each = [(source, changed), (recovered, changed_again), (target, changed_there)]
-    each += [(at.rows[at.rows["dim"].ne("none")], at.changes) for at in equal]
     figures = [tables.every_figure(rows, changes_of) for rows, changes_of in each if len(rows)]
     run.table(pd.concat(figures), "every_figure.csv")
     _log(run, sections)

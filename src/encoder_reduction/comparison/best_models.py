@@ -1,16 +1,16 @@
 """Where the rows come from and where the chosen models are: runs, and the MLflow Model Registry."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
 from ..plan.sections import RULES, Budget
-from ..tracking.registry import alias_of, register_model, run_url
+from ..tracking.registry import Card, alias_of, register_model, run_url
 from .equal_budget import AtBudget
 from .selection import best
 
 
-def registered_models(found: pd.DataFrame, rule: str, equal: Sequence[AtBudget] = ()) -> str:
+def registered_models(found: pd.DataFrame, rule: str, cards: Mapping[str, Card], equal: Sequence[AtBudget] = ()) -> str:
     """Register the best reduction of each dimension and overall, per model, and say what they are called.
 
     Of several seeds the first is taken.
@@ -18,6 +18,7 @@ def registered_models(found: pd.DataFrame, rule: str, equal: Sequence[AtBudget] 
     Args:
         found: all configurations on the source corpus.
         rule: what is best, on validation.
+        cards: what the registry says of each run's model.
         equal: what there is at equal budget; the chosen one of each is registered, too.
     """
     overall = best_reductions(found, rule).assign(alias="best")
@@ -26,7 +27,8 @@ def registered_models(found: pd.DataFrame, rule: str, equal: Sequence[AtBudget] 
     lines, gone = [], []
     for _, own in chosen.groupby("model", sort=False):
         for row in own.to_dict("records"):
-            uri = register_model(row["model"], row["alias"], next(iter(row["run_ids"].values())))
+            run_id = next(iter(row["run_ids"].values()))
+            uri = register_model(row["model"], row["alias"], run_id, cards[run_id])
             if uri:
                 how = ", recovered" if row["start"] == "baseline" else ""
                 lines.append(f"- `{uri}`: {row['config']}{how}, test accuracy {row['accuracy']:.3f}")

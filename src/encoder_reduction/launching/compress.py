@@ -3,12 +3,15 @@
 from collections.abc import Mapping
 from typing import Any
 
+import pandas as pd
+
 from ..comparison.significance import difference
 from ..errors import UserError
 from ..plan.presets import Preset
 from ..plan.sections import MIXED, RunPlan
 from ..runs.sources import find_source
 from ..tracking import fingerprints, registry, store
+from ..tracking.logged_models import EXAMPLE
 from ..tracking.opening import open_run, settle
 from .local import Launcher, Say
 
@@ -62,37 +65,42 @@ def compress(plan: RunPlan, rerun: bool, say: Say) -> str:
             raise UserError(launcher.out_of_reach[0].reason)
         source_run = find_source(run.experiment_id, plan)
         found = store.finished_runs(run.experiment_id, fingerprint=fingerprints.of_plan(plan, source_run)).iloc[0]
-        uri = registry.register_model(plan.model, _alias(plan), found["run_id"])
+        said = [_gained(found), _lost(found)]
+        against = {"baseline_accuracy": found["whole_accuracy"], "speed_up": found["speed_ratio"]}
+        card = registry.card(said, found, run.experiment_id, against)
+        uri = registry.register_model(plan.model, _alias(plan), found["run_id"], card)
         if uri is None:
             raise UserError(f"The model of run {found['run_id']} is not in the store any more: give rerun=true.")
         run.metrics({name: found[name] for name in ("speed_ratio", "accuracy", "whole_accuracy", "parameters_share")})
-        text = summary(found.to_dict(), uri)
+        text = "\n".join([*said, _how_to_load(uri)])
         run.text(text, "summary.txt")
     return text
 
 
-def summary(found: Mapping[str, Any], uri: str) -> str:
-    """What was gained, what was lost, and how to load the model: three lines.
+def _gained(found: pd.Series) -> str:
+    return (
+        f"{found['name']}: {found['speed_ratio']:.2f} times as fast as the network that was cut (95%"
+        f" {found['speed_ratio_low']:.2f} to {found['speed_ratio_high']:.2f}, measured in turn), with"
+        f" {found['parameters_share']:.0%} of its parameters; budget met: {found['budget_met']}"
+    )
 
-    Args:
-        found: the run of the reduced model, a row of :func:`.store.finished_runs`.
-        uri: of the model in the registry.
-    """
+
+def _lost(found: pd.Series) -> str:
     run_id = found["run_id"]
     whole = store.predictions_of([run_id], store.WHOLE_PREDICTIONS_FILE)[run_id]
     lost = difference([whole], [store.predictions_of([run_id])[run_id]])
     low, high = lost.accuracy.interval
     noise = "within noise" if low <= 0 <= high else "beyond noise of the test texts"
-    return "\n".join(
-        [
-            f"{found['name']}: {found['speed_ratio']:.2f} times as fast as the network that was cut (95%"
-            f" {found['speed_ratio_low']:.2f} to {found['speed_ratio_high']:.2f}, measured in turn), with"
-            f" {found['parameters_share']:.0%} of its parameters; budget met: {found['budget_met']}",
-            f"test accuracy {found['accuracy']:.3f}, before {found['whole_accuracy']:.3f}: {lost.accuracy.mean:+.1f}"
-            f" points (95% {low:+.1f} to {high:+.1f}, {noise}; one seed)",
-            f'mlflow.pyfunc.load_model("{uri}").predict(["A wonderful film."]), or a folder of Hugging Face:'
-            f" mlflow artifacts download -u {uri} -d smaller",
-        ]
+    return (
+        f"test accuracy {found['accuracy']:.3f}, before {found['whole_accuracy']:.3f}: {lost.accuracy.mean:+.1f}"
+        f" points (95% {low:+.1f} to {high:+.1f}, {noise}; one seed)"
+    )
+
+
+def _how_to_load(uri: str) -> str:
+    return (
+        f'mlflow.pyfunc.load_model("{uri}").predict(["{EXAMPLE}"]), or a folder of Hugging Face:'
+        f" mlflow artifacts download -u {uri} -d smaller"
     )
 
 

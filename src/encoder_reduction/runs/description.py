@@ -4,10 +4,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 import torch
-from datasets import DatasetDict
 from transformers import PreTrainedModel
 
-from ..data import corpora
 from ..models.architectures import sizes_of
 from ..plan.sections import Dimension, Reduction, RunPlan
 from ..profiling.energy import EnergyUsed
@@ -30,18 +28,26 @@ def config_name(plan: RunPlan, model: PreTrainedModel) -> str:
 
 def run_name(plan: RunPlan, model: PreTrainedModel) -> str:
     """The run's name in the MLflow UI: ``roberta/hidden-384/seed-42``."""
+    return "/".join([*_called(plan, model), f"seed-{plan.seed}"])
+
+
+def model_name(plan: RunPlan, model: PreTrainedModel) -> str:
+    """Its model's: ``roberta-hidden-384``, ``bert-mixed-latency-0_5-recovered``; MLflow takes no dot in it."""
+    return "-".join(_called(plan, model)).replace(".", "_")
+
+
+def _called(plan: RunPlan, model: PreTrainedModel) -> list[str]:
     stage = ["transfer"] if plan.stage == "transfer" else ["recovered"] if plan.start != "pretrained" else []
-    return "/".join([plan.model, config_name(plan, model), *stage, f"seed-{plan.seed}"])
+    return [plan.model, config_name(plan, model), *stage]
 
 
-def describe(plan: RunPlan, model: PreTrainedModel, data: DatasetDict, device: torch.device) -> dict[str, str]:
-    """What else the MLflow UI filters on, once model and data are there."""
+def describe(plan: RunPlan, model: PreTrainedModel, device: torch.device) -> dict[str, str]:
+    """What else the MLflow UI filters on, once the model is there."""
     return {
         "config": config_name(plan, model),
         "libraries": ", ".join(f"{name} {version}" for name, version in fingerprints.libraries().items()),
         "memory_kind": "gpu" if device.type == "cuda" else "resident",
         **visible_device(device),
-        "data_fingerprint": corpora.fingerprint(*(data[split] for split in corpora.SPLITS)),
     }
 
 

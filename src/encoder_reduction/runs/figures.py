@@ -1,5 +1,6 @@
 """The figures of a run under the names that MLflow, the tables and the documents use (docs/measurements.md)."""
 
+import re
 import time
 from dataclasses import dataclass
 
@@ -75,6 +76,16 @@ def inference(profiler: Profiler, table: Workload, tokenised: Dataset, texts: li
         ),
         joules=joules_per_example(profiler.calls(table), table.examples, device, seconds=settings.time_budget),
     )
+
+
+def split_of(name: str) -> str | None:
+    """The split on whose texts a figure was taken; ``None`` if it is of the network or of made-up texts."""
+    if name.startswith(("validation_", "best_epoch")):
+        return "validation"
+    if name.startswith("training_") or name == "train_examples":
+        return "train"
+    on_test = ("accuracy", "f1", "test_", "inference_ms", "inference_batch", "tokenisation_ms", "end_to_end_ms")
+    return "test" if name.startswith(on_test) and not re.match(r"inference_ms_\d", name) else None
 
 
 def of_data(data: DatasetDict) -> dict[str, float]:

@@ -17,7 +17,7 @@ from ..errors import UserError
 from ..models import checkpoints
 from ..plan.precision import resolve_precision
 from ..plan.sections import RunPlan
-from ..profiling.inference import Profiler, Workload, for_inference
+from ..profiling.inference import TEXTS, Profiler, Workload, for_inference
 from ..profiling.machine import device_name, watched
 from ..profiling.nvidia import take_one_gpu, visible_device
 from ..tracking import fingerprints, opening, store
@@ -85,6 +85,8 @@ def execute(
             {f"speed_ratio/{_plain(row.name)}/{row.workload}/batch_{row.batch_size}": row.speed_ratio
              for row in others.itertuples(index=False)}
         )  # fmt: skip
+        own = ratios[ratios["workload"].eq(TEXTS) & ratios["batch_size"].eq(plan.fine_tuning.batch_size)]
+        run.metric_of_models("speed_ratio", dict(zip(own["run_id"], own["speed_ratio"], strict=True)))
         return Outcome(run.run_id, ratios)
 
 

@@ -22,7 +22,7 @@ from ..profiling.machine import Watch, watched
 from ..profiling.memory import PeakMemory, peak_memory, start_peak_again
 from ..profiling.memory import of_pieces as memory_of_pieces
 from ..profiling.nvidia import take_one_gpu
-from ..tracking import opening, store
+from ..tracking import datasets, opening, store
 from ..tracking.run import Run
 from ..training.fine_tuning import FineTuner, Training
 from ..training.pieces import Pieces
@@ -31,10 +31,11 @@ from . import budgets, figures
 from .achieved import beside_the_whole
 from .apart import process_apart
 from .beginning import begin, finished_instead
-from .description import describe, flat_params, machine_tags, run_name
+from .description import describe, flat_params, machine_tags, model_name, run_name
 from .judging import Judge
 from .lengths import check_max_length, that_fit
 from .networks import load_model, reduce, state_inference
+from .note import note
 from .sources import find_source
 from .teaching import teach
 
@@ -100,6 +101,7 @@ def execute(
         profiling = that_fit(plan.profiling, model)
         model.to(device)
         stopwatch.lap("loading")
+        run.inputs(datasets.of_splits(plan.corpus, data), built_on(plan, source_run))
         tokenised = {split: tokenise(data[split], tokenizer, settings.max_length) for split in data}
         check_words(tokenised["train"], tokenizer, f"the training texts of {plan.corpus.name}")
         whole, decided = model, plan.reductions
@@ -116,7 +118,8 @@ def execute(
 
         name = run_name(plan, model)
         precisions = {"resolved_precision": precision, "inference_precision": precision}
-        run.describe(name, describe(plan, model, data, device), flat_params(plan, model, decided) | precisions)
+        params = flat_params(plan, model, decided) | precisions
+        run.describe(name, describe(plan, model, device), params, model_name(plan, model))
         stopwatch.lap("preparation")
         teacher = None
         if plan.distillation:
@@ -172,8 +175,8 @@ def execute(
             **figures.of_memory(training, training_memory, inference_memory),
             **stopwatch.seconds(),
         }
-        run.metrics(metrics)
-        run.tag(machine_tags(machine, training_memory, training_energy))
+        tags = machine_tags(machine, training_memory, training_energy)
+        run.metrics(metrics, figures.split_of, tags, note(plan, model, metrics, run.run_id))
         run.json(machine.as_dict(), "machine.json")
         run.table(latency_table(inference.latencies), "latency.csv")
         run.table(served["test"].predictions, store.PREDICTIONS_FILE)
@@ -221,8 +224,13 @@ def train(
     )
 
 
+def built_on(plan: RunPlan, source_run: str | None) -> set[str]:
+    """The runs that a run starts or learns from."""
+    teacher = plan.distillation and plan.distillation.teacher
+    return {source_run, teacher} - {None}
+
+
 def spent_before(plan: RunPlan, source_run: str | None) -> float:
     """Seconds of training that went into what a run starts or learns from."""
-    teacher = plan.distillation and plan.distillation.teacher
-    earlier = [store.finished_run(run_id) for run_id in {source_run, teacher} - {None}]
+    earlier = [store.finished_run(run_id) for run_id in built_on(plan, source_run)]
     return sum(row.get("total_training_seconds", row.get("training_seconds", 0.0)) for row in earlier)

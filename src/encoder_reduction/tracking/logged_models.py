@@ -1,22 +1,104 @@
-"""The models that runs have logged, and how the disk is freed of them."""
+"""The models of runs: how one is logged, found again, and removed from the disk."""
+
+import functools
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import mlflow
-from mlflow.entities import LoggedModel
+from mlflow.entities import LoggedModel, LoggedModelOutput, LoggedModelStatus
 from mlflow.exceptions import MlflowException
+from mlflow.models import Model, ModelSignature
+from mlflow.models.model import MLMODEL_FILE_NAME
 from mlflow.store.artifact.artifact_repo import ArtifactRepository
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+from mlflow.types import ColSpec, Schema
 
 from ..errors import UserError, one_line
 
 # The tag of a run whose model was removed; its value says by what.
 REMOVED = "model_removed"
+EXAMPLE = "A wonderful film."
+
+_SERVED_MODEL = Path(__file__).with_name("served_model.py")
+_REQUIREMENTS = ("mlflow", "torch", "transformers", "pandas")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What the MLflow UI shows of a model.
+
+    Attributes:
+        name: as ``roberta-hidden-384``.
+        tags: what it is found by.
+        params: of the run.
+    """
+
+    name: str
+    tags: dict[str, str]
+    params: dict[str, str]
+
+
+def log_model(run_id: str, folder: Path, entry: Entry) -> str:
+    """Log a Hugging Face folder so that pyfunc serves it and plain ``from_pretrained`` loads it.
+
+    What is there of this run already is replaced: half a model, or that of a process which was killed later on.
+    MLflow's own ``Model.log`` would copy the run's system metrics to the model, and the folder's place on this machine
+    into its files.
+
+    Returns:
+        Its id.
+    """
+    client = mlflow.MlflowClient()
+    for model in logged_models(run_id):
+        client.delete_logged_model(model.model_id)
+    model_id = client.create_logged_model(_experiment_of(run_id), entry.name, run_id, entry.tags, entry.params).model_id
+    client.log_outputs(run_id, [LoggedModelOutput(model_id, step=0)])
+    with TemporaryDirectory(prefix="encoder-reduction-") as temporary:
+        saved, place = Model(artifact_path=entry.name, run_id=run_id, model_id=model_id), Path(temporary) / "model"
+        mlflow.pyfunc.save_model(
+            str(place),
+            mlflow_model=saved,
+            python_model=str(_SERVED_MODEL),
+            artifacts={"huggingface": str(folder)},
+            signature=_signature(),
+            input_example={"text": EXAMPLE},
+            pip_requirements=[f"{package}=={version(package)}" for package in _REQUIREMENTS],
+        )
+        flavor = saved.flavors["python_function"]
+        flavor["artifacts"]["huggingface"]["uri"] = "huggingface"
+        flavor["model_code_path"] = _SERVED_MODEL.name
+        saved.save(str(place / MLMODEL_FILE_NAME))
+        client.log_model_artifacts(model_id, str(place))
+    client.finalize_logged_model(model_id, LoggedModelStatus.READY)
+    return model_id
+
+
+def _signature() -> ModelSignature:
+    """Texts in, labels with scores out."""
+    outputs = Schema([ColSpec("string", "label"), ColSpec("double", "score")])
+    signature = ModelSignature(Schema([ColSpec("string", "text")]), outputs)
+    # The model itself looks at its input: MLflow would refuse a list of texts, as its column has no name.
+    signature._is_signature_from_type_hint = True
+    return signature
 
 
 def logged_models(run_id: str) -> list[LoggedModel]:
     """The models that are in the store of a run, whole or not."""
     client = mlflow.MlflowClient()
-    experiment_id = client.get_run(run_id).info.experiment_id
-    return list(client.search_logged_models([experiment_id], f"source_run_id = '{run_id}'"))
+    return list(client.search_logged_models([_experiment_of(run_id)], f"source_run_id = '{run_id}'"))
+
+
+@functools.cache
+def _experiment_of(run_id: str) -> str:
+    return mlflow.MlflowClient().get_run(run_id).info.experiment_id
+
+
+def latest_model(run_id: str) -> LoggedModel | None:
+    """The model of a run that is whole; ``None`` if there is none."""
+    ready = [model for model in logged_models(run_id) if model.status == LoggedModelStatus.READY]
+    return max(ready, key=lambda model: model.creation_timestamp, default=None)
 
 
 def remove_models(run_id: str, by: str) -> float:

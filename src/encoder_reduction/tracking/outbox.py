@@ -8,24 +8,24 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
-from importlib.metadata import version
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import mlflow
-from mlflow.entities import Metric, Param, RunTag
-from mlflow.models import Model
+from mlflow.entities import LoggedModelInput, Metric, Param, RunTag
 
-from .logged_models import logged_models
+from .datasets import DataSet
+from .logged_models import Entry, latest_model, log_model
 from .patience import FIRST_PAUSE, LONGEST_PAUSE, about, artifact_seconds, impatient, is_unreachable
 from .run_folder import STORE_FILE, RunFolder
 
 _LOGGER = logging.getLogger(__name__)
 
-_SERVED_MODEL = Path(__file__).with_name("served_model.py")
-_MODEL_REQUIREMENTS = ("mlflow", "torch", "transformers", "pandas")
 _BATCH = 500
+# Beside the messages: the id of the run's model, once it has arrived.
+_MODEL_FILE = "model"
 
 
 class Outbox:
@@ -48,21 +48,38 @@ class Outbox:
         metrics: Sequence[Metric] = (),
         params: Mapping[str, Any] | None = None,
         tags: Mapping[str, Any] | None = None,
+        of_model: str | None = None,
     ) -> None:
-        """Put metrics, parameters and tags."""
-        points = [[metric.key, metric.value, metric.timestamp, metric.step] for metric in metrics]
+        """Put metrics, parameters and tags.
+
+        Args:
+            metrics: of the run.
+            params: of the run.
+            tags: of the run.
+            of_model: the run whose model the metrics are of as well.
+        """
+        points = [
+            [each.key, each.value, each.timestamp, each.step, each.dataset_name, each.dataset_digest]
+            for each in metrics
+        ]
         texts = {"params": _texts(params), "tags": _texts(tags)}
         for start in range(0, max(len(points), 1), _BATCH):
-            self._put({"kind": "batch", "metrics": points[start : start + _BATCH], **texts})
+            metrics_here = {"metrics": points[start : start + _BATCH], "of_model": of_model}
+            self._put({"kind": "batch", **metrics_here, **texts})
             texts = {"params": {}, "tags": {}}
+
+    def inputs(self, data: Iterable[DataSet], built_on: Iterable[str]) -> None:
+        """Put the data that the run uses, and the runs whose models it builds on."""
+        self._put({"kind": "inputs", "data": [asdict(each) for each in data], "built_on": list(built_on)})
 
     def file(self, name: str, content: bytes) -> None:
         """Put an artifact."""
         self._put({"kind": "file", "name": name}, lambda folder: (folder / Path(name).name).write_bytes(content))
 
-    def model(self, save: Callable[[Path], None]) -> Path:
+    def model(self, entry: Entry, save: Callable[[Path], None]) -> Path:
         """Put a Hugging Face folder, which ``save`` writes, to be logged as the run's model; where it is until then."""
-        return self._put({"kind": "model"}, lambda folder: _into(folder / "huggingface", save)) / "huggingface"
+        message = {"kind": "model", "entry": asdict(entry)}
+        return self._put(message, lambda folder: _into(folder / "huggingface", save)) / "huggingface"
 
     def status(self, status: str) -> None:
         """Put the end of the run."""
@@ -128,11 +145,19 @@ def _send(run_id: str, folder: Path) -> None:
     with impatient():
         match message["kind"]:
             case "batch":
+                model_id = _model_of(message["of_model"], run_id, folder.parent)
                 client.log_batch(
                     run_id,
-                    [Metric(*point) for point in message["metrics"]],
+                    [Metric(*point[:4], model_id, *point[4:]) for point in message["metrics"]],
                     [Param(*param) for param in message["params"].items()],
                     [RunTag(*tag) for tag in message["tags"].items()],
+                )
+            case "inputs":
+                models = [model for each in message["built_on"] if (model := latest_model(each))]
+                client.log_inputs(
+                    run_id,
+                    [DataSet(**each).as_input() for each in message["data"]],
+                    [LoggedModelInput(model.model_id) for model in models],
                 )
             case "status":
                 client.set_terminated(run_id, message["status"], message["time"])
@@ -144,22 +169,14 @@ def _send(run_id: str, folder: Path) -> None:
                 parent, _, name = message["name"].rpartition("/")
                 client.log_artifact(run_id, str(folder / name), parent or None)
             case "model":
-                _log_model(client, run_id, folder / "huggingface")
+                model_id = log_model(run_id, folder / "huggingface", Entry(**message["entry"]))
+                (folder.parent / _MODEL_FILE).write_text(model_id)
 
 
-def _log_model(client: mlflow.MlflowClient, run_id: str, folder: Path) -> None:
-    """Log the folder so that pyfunc serves it and plain ``from_pretrained`` loads it.
-
-    What is there of this run already is replaced: half a model, or that of a process which was killed later on.
-    """
-    for model in logged_models(run_id):
-        client.delete_logged_model(model.model_id)
-    Model.log(
-        None,
-        mlflow.pyfunc,
-        run_id=run_id,
-        name="model",
-        python_model=str(_SERVED_MODEL),
-        artifacts={"huggingface": str(folder)},
-        pip_requirements=[f"{package}=={version(package)}" for package in _MODEL_REQUIREMENTS],
-    )
+def _model_of(run_id: str | None, own_run: str, outbox: Path) -> str | None:
+    """The id of a run's model, where it has one; of the own run nobody is asked."""
+    if run_id == own_run:
+        noted = outbox / _MODEL_FILE
+        return noted.read_text() if noted.exists() else None
+    model = latest_model(run_id) if run_id else None
+    return model.model_id if model else None

@@ -1,13 +1,28 @@
 """The MLflow Model Registry, and the pages of runs."""
 
 import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import mlflow
-from mlflow.entities import LoggedModelStatus
+import pandas as pd
 from mlflow.exceptions import MlflowException
 
 from .destination import EXPERIMENT
-from .logged_models import logged_models
+from .logged_models import EXAMPLE, latest_model
+
+_ABOUT = f"""{{model}} made smaller. Each version says what it is, how good, how fast, and which run it is from.
+
+By their aliases: `best` is the best reduction on validation, `best-heads` and its like that of a dimension,
+`best-latency-0_5` and its like what was chosen at a budget, `latency-0_5` and its like the latest of `compress`.
+
+```python
+mlflow.pyfunc.load_model("models:/{EXPERIMENT}-{{model}}@ALIAS").predict(["{EXAMPLE}"])
+```
+"""
+# What a version is searched by, beside its figures.
+_IDENTITY = ("config", "dim", "checkpoint", "corpus", "preset", "seed", "budget")
 
 
 def run_url(run_id: str, experiment_id: str) -> str | None:
@@ -22,24 +37,64 @@ def alias_of(*parts: str) -> str:
     return re.sub(r"[^\w-]", "_", "-".join(parts))
 
 
-def register_model(model: str, alias: str, run_id: str) -> str | None:
+@dataclass(frozen=True)
+class Card:
+    """What the registry says of one version.
+
+    Attributes:
+        description: what it is, how good, how fast, from which run; Markdown.
+        tags: the same figures, to search for.
+    """
+
+    description: str
+    tags: Mapping[str, str]
+
+
+def card(paragraphs: Sequence[str], run: Mapping[str, Any], experiment_id: str, against: Mapping[str, float]) -> Card:
+    """The card of a run's model.
+
+    Args:
+        paragraphs: what it is, how good and how fast.
+        run: as :func:`.store.finished_runs` has it.
+        experiment_id: where the run is.
+        against: figures that hold it against the network that it was made of, where there are any.
+    """
+    link = (
+        f"From run [{run['name']}](#/experiments/{experiment_id}/runs/{run['run_id']}): its data, parameters, figures."
+    )
+    tags = {name: str(run[name]) for name in _IDENTITY if pd.notna(run.get(name))}
+    tags |= {name: f"{value:.4g}" for name, value in against.items()}
+    tags |= {"accuracy": f"{run['accuracy']:.4g}", "f1": f"{run['f1']:.4g}", "source_run": run["run_id"]}
+    return Card("\n\n".join([*paragraphs, link]), tags)
+
+
+def register_model(model: str, alias: str, run_id: str, card: Card) -> str | None:
     """Point an alias of a model in the registry at what a run has logged; a run is registered once.
+
+    What the registry says of it is written anew each time, as figures may have been measured again.
 
     Returns:
         The URI, such as ``models:/encoder-reduction-bert@best``; ``None`` if the run has no model.
     """
     client, name = mlflow.MlflowClient(), f"{EXPERIMENT}-{model}"
-    ready = [model for model in logged_models(run_id) if model.status == LoggedModelStatus.READY]
-    if not ready:
+    logged = latest_model(run_id)
+    if logged is None:
         return None
-    model_id = max(ready, key=lambda model: model.creation_timestamp).model_id
     try:
         client.create_registered_model(name)
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
+    client.update_registered_model(name, _ABOUT.format(model=model))
     known = client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'")
-    version = known[0] if known else client.create_model_version(name, f"models:/{model_id}", run_id, model_id=model_id)
+    version = (
+        known[0]
+        if known
+        else client.create_model_version(name, f"models:/{logged.model_id}", run_id, model_id=logged.model_id)
+    )
+    client.update_model_version(name, version.version, card.description)
+    for tag, value in card.tags.items():
+        client.set_model_version_tag(name, version.version, tag, value)
     client.set_registered_model_alias(name, alias, version.version)
     return f"models:/{name}@{alias}"
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from io import BytesIO
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import mlflow
@@ -15,7 +16,9 @@ from matplotlib.figure import Figure
 from mlflow.entities import Metric
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from .datasets import DataSet
 from .destination import store_uri
+from .logged_models import Entry
 from .outbox import Outbox
 from .patience import impatient, insist, is_unreachable
 from .run_folder import RunFolder
@@ -25,6 +28,12 @@ T = TypeVar("T")
 _LOGGER = logging.getLogger(__name__)
 
 _SENDING_SECONDS = 10
+# What the models of a study are told apart by.
+_TAGS_OF_MODEL = (
+    "stage", "model", "dim", "config", "preset", "checkpoint", "corpus", "seed", "start", "budget", "distill",
+    "source_run",
+)  # fmt: skip
+_NOTE = "mlflow.note.content"
 
 
 class Run:
@@ -33,7 +42,7 @@ class Run:
     Attributes:
         run_id: MLflow's.
         experiment_id: MLflow's.
-        tags: what it was tagged with when this process took it over.
+        tags: what it is tagged with.
         folder: what of it outlives this process.
         goes_on: whether it may go on from its checkpoints after it has ended.
     """
@@ -44,7 +53,7 @@ class Run:
         self.folder = folder or RunFolder(run_id)
         if folder is None:
             self.folder.claim_or_refuse()
-        self._known_params = set(found.data.params)
+        self._params, self._data, self._model_name = dict(found.data.params), {}, "model"
         self._client = mlflow.MlflowClient()
         self._outbox = Outbox(self.folder)
         self._points: list[Metric] = []
@@ -52,25 +61,65 @@ class Run:
         self._logged_steps: dict[str, int] = {}
         self.goes_on = False
 
-    def describe(self, name: str, tags: Mapping[str, Any], params: Mapping[str, Any]) -> None:
-        """Give the run its name, tags and parameters.
+    def describe(
+        self, name: str, tags: Mapping[str, Any], params: Mapping[str, Any], model_name: str = "model"
+    ) -> None:
+        """Give the run its name, tags and parameters, and the name of the model that it may log.
 
         ``mlflow run`` has logged what was given with ``-P`` already, as the text that was typed
         (``2e-5``); the value parsed from it (``2e-05``) would be refused as a change, and says no more.
         """
-        new = {key: value for key, value in params.items() if key not in self._known_params}
+        new = {key: value for key, value in params.items() if key not in self._params}
+        self._params |= new
+        self._model_name = model_name
+        self.tags |= tags
         self._outbox.batch(params=new, tags={"mlflow.runName": name, **tags})
         self._outbox.deliver()
 
     def tag(self, tags: Mapping[str, Any]) -> None:
         """Set tags."""
+        self.tags |= tags
         self._outbox.batch(tags=tags)
         self._outbox.deliver()
 
-    def metrics(self, values: Mapping[str, float]) -> None:
-        """Log the run's final figures."""
+    def inputs(self, data: Mapping[str, DataSet], built_on: Iterable[str]) -> None:
+        """Say what the run uses.
+
+        Args:
+            data: its data, by split.
+            built_on: runs whose models it starts or learns from.
+        """
+        self._data = dict(data)
+        self._outbox.inputs(data.values(), built_on)
+        self._outbox.deliver()
+
+    def metrics(
+        self,
+        values: Mapping[str, float],
+        split_of: Callable[[str], str | None] = lambda name: None,
+        tags: Mapping[str, Any] = MappingProxyType({}),
+        note: str = "",
+    ) -> None:
+        """Log the final figures of the run and of its model.
+
+        Args:
+            values: by name.
+            split_of: the split whose data a figure is of, where there is one.
+            tags: what else is known by now.
+            note: what a person should read first.
+        """
+        now, points = int(time.time() * 1000), []
+        for key, value in values.items():
+            data = self._data.get(split_of(key))
+            points.append(Metric(key, value, now, 0, None, *((data.name, data.digest) if data else ())))
+        self._outbox.batch(points, tags={**tags, **({_NOTE: note} if note else {})}, of_model=self.run_id)
+        self._outbox.deliver()
+
+    def metric_of_models(self, name: str, values: Mapping[str, float]) -> None:
+        """Log a figure of the models of other runs, by run id, that this run has measured."""
         now = int(time.time() * 1000)
-        self._outbox.batch([Metric(key, value, now, 0) for key, value in values.items()])
+        for run_id, value in values.items():
+            self._outbox.batch([Metric(name, value, now, 0)], of_model=run_id)
         self._outbox.deliver()
 
     def point(self, values: Mapping[str, float], step: int) -> None:
@@ -131,7 +180,9 @@ class Run:
             model.save_pretrained(folder)
             tokenizer.save_pretrained(folder)
 
-        result = read_back(self._outbox.model(save))
+        tags = {tag: str(self.tags[tag]) for tag in _TAGS_OF_MODEL if tag in self.tags}
+        entry = Entry(self._model_name, tags, {key: str(value) for key, value in self._params.items()})
+        result = read_back(self._outbox.model(entry, save))
         self._outbox.deliver()
         return result
 

@@ -28,16 +28,19 @@ class SentimentClassifier(mlflow.pyfunc.PythonModel):
         ).eval()
         device = "cuda" if torch.cuda.is_available() else "cpu"
         self.model.to(device, _number_format(self.model.config, device))
-        # Of a table, MLflow would hand the first column of texts to what takes a list of them, whatever it is called.
-        self.predict = self.answer
 
-    # No return annotation: MLflow warns at every load of one that mixes text and numbers.
-    def predict(self, context: Any, model_input: list[str]):  # noqa: ANN201
-        """One dictionary with ``label`` and ``score`` for each text; the hint is the signature that is logged."""
-        return self.answer(context, model_input)
+    # The hint is what MLflow hands on untouched, a list as well. No return annotation: it warns at every load of one
+    # that mixes text and numbers.
+    def predict(self, context: Any, model_input: pd.DataFrame):  # noqa: ANN201
+        """One dictionary with ``label`` and ``score`` for each text.
 
-    def answer(self, context: Any, model_input: Any):  # noqa: ANN201
-        """One dictionary with ``label`` and ``score`` for each text, or each row of a table's column ``text``."""
+        Args:
+            context: MLflow's; not used.
+            model_input: a list of texts; or a table, its columns or its rows, whose column ``text`` is read.
+
+        Raises:
+            MlflowException: there is no such column, or something in it is no text.
+        """
         answers, texts = [], _texts(model_input)
         for start in range(0, len(texts), _BATCH):
             # Cut where the run cut its texts when it scored the model: the tokenizer states that length.
@@ -50,13 +53,17 @@ class SentimentClassifier(mlflow.pyfunc.PythonModel):
 
 
 def _texts(given: Any) -> list[str]:
-    """The texts of a list, of a table's column ``text``, or of its only column."""
+    """The texts of a list, or of the column ``text`` of a table."""
+    if isinstance(given, dict) or (isinstance(given, list) and given and isinstance(given[0], dict)):
+        given = pd.DataFrame([given] if isinstance(given, dict) and isinstance(given.get("text"), str) else given)
     if isinstance(given, pd.DataFrame):
-        if len(given.columns) != 1 and "text" not in given:
+        if list(given.columns) == [0]:  # a list, which MLflow has made a table of
+            given = given.rename(columns={0: "text"})
+        if "text" not in given:
             raise MlflowException.invalid_parameter_value(
                 f"The table has the columns {', '.join(map(str, given.columns))}; give one with a column 'text'."
             )
-        given = given["text"] if "text" in given else given.iloc[:, 0]
+        given = given["text"]
     texts = list(given) if isinstance(given, list | tuple | pd.Series | np.ndarray) else [given]
     if strange := [text for text in texts if not isinstance(text, str)]:
         raise MlflowException.invalid_parameter_value(

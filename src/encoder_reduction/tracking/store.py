@@ -13,7 +13,7 @@ import pandas as pd
 from mlflow.exceptions import MlflowException
 
 from ..errors import UserError, one_line
-from .logged_models import REMOVED
+from .logged_models import REMOVED, latest_model
 from .patience import insist
 from .run_folder import has_checkpoints
 
@@ -128,7 +128,9 @@ def downloaded_model(run_id: str) -> Iterator[Path]:
         try:
             if by := tags_of(run_id).get(REMOVED):
                 raise UserError(f"The model of run {run_id} was removed by {by}; run it again with rerun=true.")
-            path = Path(mlflow.artifacts.download_artifacts(f"runs:/{run_id}/model", dst_path=folder))
+            if not (model := latest_model(run_id)):
+                raise UserError(f"Run {run_id} has no model in the store; run it again with rerun=true.")
+            path = Path(mlflow.artifacts.download_artifacts(f"models:/{model.model_id}", dst_path=folder))
         except (MlflowException, OSError) as error:
             raise UserError(
                 f"The model of run {run_id} cannot be downloaded ({one_line(error)}); run it again with rerun=true."
