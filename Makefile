@@ -25,8 +25,8 @@ lint: $(VENV)/installed-dev ## style, names, and which wing may import which
 	ruff format --check .
 	PYTHONPATH=src lint-imports --no-logo
 
-ui: $(VENV)/installed ## the MLflow UI on this checkout's runs
-	@echo "Open http://127.0.0.1:5000/#/experiments/1/runs?workflowType=machine_learning"
+ui: $(VENV)/installed ## the MLflow UI on this checkout's runs, and where in it to look
+	@MLFLOW_TRACKING_URI=sqlite:///mlflow.db python entry_points/ui.py --experiment=$(EXPERIMENT)
 	mlflow ui --backend-store-uri sqlite:///mlflow.db --port 5000
 
 server: $(VENV)/installed ## the tracking server that slurm/cluster.env describes

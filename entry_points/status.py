@@ -15,10 +15,12 @@ def main(preset: str, seeds: str | None, **settings: object) -> None:
     chosen = cli.load_study(preset, seeds, settings)
 
     from encoder_reduction.launching import progress
-    from encoder_reduction.tracking import destination, opening
+    from encoder_reduction.tracking import destination, opening, pages
 
     opening.settle()
-    click.echo(progress.as_table(progress.of_study(chosen, destination.current_experiment())))
+    experiment_id = destination.current_experiment()
+    pages.arrange(experiment_id)
+    click.echo(progress.as_table(progress.of_study(chosen, experiment_id)))
 
 
 if __name__ == "__main__":

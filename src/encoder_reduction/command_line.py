@@ -67,6 +67,7 @@ class EntryPoint(click.Command):
         try:
             result = super().invoke(ctx)
             how = "finished"
+            _say_where_to_look()
             return result
         except SystemExit:
             how = "stopped"
@@ -155,6 +156,13 @@ def report(outcome: Any) -> None:
 def say(line: str) -> None:
     """One line of progress to the person who watches; results alone go to standard output."""
     click.echo(line, err=True)
+
+
+def _say_where_to_look() -> None:
+    from .tracking import pages  # A mistake is reported before MLflow loads.
+
+    for line in pages.where_to_look():
+        say(line)
 
 
 def _type(field: FieldInfo) -> Any:

@@ -40,10 +40,14 @@ def launched() -> Iterator[Browser]:
 
 
 @contextmanager
-def opened(browser: Browser, url: str, width: int, height: int) -> Iterator[tuple[Page, list[str]]]:
-    """A page in a window of its own, and the addresses that it has asked for; nothing may go wrong in it."""
+def opened(browser: Browser, url: str, width: int, height: int, known: bool = True) -> Iterator[tuple[Page, list[str]]]:
+    """A page in a window of its own, and the addresses that it has asked for; nothing may go wrong in it.
+
+    The browser has looked at MLflow's pages of model training before, unless it is not ``known`` there.
+    """
     context = browser.new_context(viewport={"width": width, "height": height})
-    context.add_init_script(_SETTLED)
+    if known:
+        context.add_init_script(_SETTLED)
     page = context.new_page()
     requests, errors = [], []
     page.on("request", lambda request: requests.append(request.url))

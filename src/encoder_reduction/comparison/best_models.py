@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from ..plan.sections import RULES, Budget
-from ..tracking.registry import Card, alias_of, register_model, run_url
+from ..tracking import pages
+from ..tracking.registry import Card, alias_of, register_model
 from .equal_budget import AtBudget
 from .selection import best
 
@@ -71,5 +72,5 @@ def run_links(rows: pd.DataFrame, experiment_id: str) -> str:
 
 
 def _link(run_id: str, experiment_id: str) -> str:
-    url = run_url(run_id, experiment_id)
+    url = pages.address(pages.run(experiment_id, run_id))
     return f"[{run_id}]({url})" if url else f"`{run_id}`"

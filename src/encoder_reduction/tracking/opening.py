@@ -10,7 +10,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PROJECT_ENTRY_POINT
 
 from ..errors import UserError, explain, one_line
-from . import job
+from . import job, pages
 from .destination import check_store, current_experiment, store_uri
 from .outbox import Outbox
 from .patience import insist, is_unreachable, patience
@@ -64,6 +64,8 @@ def open_run(parent: str | None = None, experiment_id: str | None = None, run_id
         if by_mlflow_run:
             job.note_run(run.run_id)
         run.tag(job.tags())
+        if parent is None:
+            pages.arrange(run.experiment_id)
         yield run
     except BaseException as error:
         _fail(run, error)

@@ -1,4 +1,4 @@
-"""The MLflow Model Registry, and the pages of runs."""
+"""The MLflow Model Registry."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -23,13 +23,6 @@ mlflow.pyfunc.load_model("models:/{EXPERIMENT}-{{model}}@ALIAS").predict(["{EXAM
 """
 # What a version is searched by, beside its figures.
 _IDENTITY = ("config", "dim", "checkpoint", "corpus", "preset", "seed", "budget")
-
-
-def run_url(run_id: str, experiment_id: str) -> str | None:
-    """The page of a run, where the tracking store has pages."""
-    uri = mlflow.get_tracking_uri()
-    web = uri.startswith(("http://", "https://"))
-    return f"{uri.rstrip('/')}/#/experiments/{experiment_id}/runs/{run_id}" if web else None
 
 
 def alias_of(*parts: str) -> str:

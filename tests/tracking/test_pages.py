@@ -1,0 +1,124 @@
+"""Where people look: the addresses that are printed, and what a browser that knows nothing of us shows there."""
+
+import mlflow
+import pytest
+from browser import opened
+from machines import tracked
+from stores import finished
+
+from encoder_reduction.tracking import opening, pages
+
+ACCURACIES = {"bert/baseline": 0.82, "bert/heads-6": 0.85, "bert/hidden-192": 0.71, "bert/layers-3": 0.79}
+BEST_FIRST = ["bert/heads-6", "bert/baseline", "bert/layers-3", "bert/hidden-192"]
+
+
+def test_what_stands_in_an_address_is_quoted():
+    assert pages.version("a/b c", 3) == "#/models/a%2Fb%20c/versions/3"
+    assert pages.compared("7", ["a", "b"]) == "#/compare-runs?runs=%5B%22a%22%2C%22b%22%5D&experiments=%5B%227%22%5D"
+
+
+@pytest.mark.parametrize(
+    ("store", "served", "server"),
+    [
+        ("sqlite:///mlflow.db", ", once `make ui` serves them", "http://127.0.0.1:5000"),
+        ("sqlite:///elsewhere/mlflow.db", ", once `mlflow ui` serves this store", "http://127.0.0.1:5000"),
+        ("http://server:81/", "", "http://server:81"),
+    ],
+)
+def test_the_person_who_started_a_command_is_told_what_serves_the_pages(monkeypatch, store, served, server):
+    monkeypatch.setattr(mlflow, "get_tracking_uri", lambda: store)
+    monkeypatch.setattr(pages, "_arranged", [])
+    assert pages.where_to_look() == []
+    pages._arranged.append("7")
+    assert pages.where_to_look() == [
+        f"Runs, best first{served}: {server}/{pages.runs('7')}",
+        f"The same as charts{served}: {server}/{pages.charts('7')}",
+    ]
+    assert pages.address("#/models") == (None if served else "http://server:81/#/models")
+
+
+def test_views_are_written_once_and_again_where_they_differ(experiment_id, monkeypatch):
+    written, real = [], mlflow.MlflowClient.set_experiment_tag
+    monkeypatch.setattr(
+        mlflow.MlflowClient, "set_experiment_tag", lambda self, *words: (written.append(words[1]), real(self, *words))
+    )
+    pages.arrange(experiment_id)
+    assert written == ["mlflow.sharedViewState.best-first", "mlflow.sharedViewState.transfers"]
+    pages.arrange(experiment_id)
+    assert len(written) == 2
+    real(mlflow.MlflowClient(), experiment_id, written[0], "{}")
+    pages.arrange(experiment_id)
+    assert written[2:] == written[:1]
+    assert mlflow.get_experiment(experiment_id).tags[written[0]] != "{}"
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """A server with a study of four runs and a transfer, and what must not stand among them."""
+    with tracked(tmp_path_factory.mktemp("server")) as server:
+        experiment_id = mlflow.set_experiment("looked at").experiment_id
+        with opening.open_run(experiment_id=experiment_id) as run:
+            run.describe("study/packaged", {"stage": "study"}, {})
+        for name, accuracy in ACCURACIES.items():
+            config = name.removeprefix("bert/")
+            ran(run, name, dim=config.partition("-")[0].replace("baseline", "none"), config=config, accuracy=accuracy)
+        ran(run, "bert/heads-6/transfer", dim="heads", stage="transfer", accuracy=0.95)
+        mlflow.MlflowClient().set_terminated(ran(run, "bert/failed", accuracy=0.99), "FAILED")
+        yield server.address, experiment_id
+
+
+def ran(parent, name, **what):
+    return finished(tags={"mlflow.runName": name, "mlflow.parentRunId": parent.run_id}, **what)
+
+
+def cells(page):
+    """What the table of runs shows: the run's name and its figures, a row a run."""
+    page.locator(".ag-center-cols-container .ag-row").first.wait_for()
+    found = {}
+    for row in page.locator(".ag-row").all():
+        texts = {cell.get_attribute("col-id"): cell.inner_text().strip() for cell in row.locator("[col-id]").all()}
+        found.setdefault(int(row.get_attribute("row-index")), {}).update(texts)
+    return [found[index] for index in sorted(found)]
+
+
+def column(page, name):
+    return [row[name] for row in cells(page)]
+
+
+@pytest.fixture
+def look(chromium, study):
+    """Opens a page of the experiment in a browser that has never seen MLflow."""
+    server, experiment_id = study
+    return lambda page: opened(chromium, f"{server}/{page(experiment_id)}", 1900, 1000, known=False)
+
+
+@pytest.mark.slow
+def test_the_page_of_runs_opens_on_them_best_first_with_their_figures(look):
+    with look(pages.runs) as (page, _):
+        assert column(page, "attributes.`Run Name`") == BEST_FIRST
+        assert column(page, "metrics.`accuracy`") == ["0.85", "0.82", "0.79", "0.71"]
+        first = cells(page)[0]
+        assert (first["metrics.`inference_ms`"], first["tags.`dim`"], first["tags.`config`"]) == (
+            "10",
+            "heads",
+            "heads-6",
+        )
+        assert page.get_by_role("button", name="Best first").is_visible()
+        page.reload()
+        assert column(page, "metrics.`accuracy`") == ["0.85", "0.82", "0.79", "0.71"]
+
+
+@pytest.mark.slow
+def test_the_page_of_transfers_opens_on_them_alone(look):
+    with look(pages.transfers) as (page, _):
+        assert column(page, "attributes.`Run Name`") == ["bert/heads-6/transfer"]
+
+
+@pytest.mark.slow
+def test_the_page_of_charts_opens_on_those_that_matter(look):
+    with look(pages.charts) as (page, _):
+        page.get_by_text("The figures that matter (4)").wait_for()
+        page.locator(".scatterlayer .point").first.wait_for()
+        assert page.locator(".barlayer .point").count() == 4
+        titles = page.locator(".xtitle, .ytitle").all_inner_texts()
+        assert titles == ["inference_ms", "accuracy", "parameters", "accuracy"]
