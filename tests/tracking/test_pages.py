@@ -43,13 +43,27 @@ def test_views_are_written_once_and_again_where_they_differ(experiment_id, monke
         mlflow.MlflowClient, "set_experiment_tag", lambda self, *words: (written.append(words[1]), real(self, *words))
     )
     pages.arrange(experiment_id)
-    assert written == ["mlflow.sharedViewState.best-first", "mlflow.sharedViewState.transfers"]
+    assert written == ["mlflow.sharedViewState.best-first", "mlflow.sharedViewState.transfers", "mlflow.note.content"]
     pages.arrange(experiment_id)
-    assert len(written) == 2
+    assert len(written) == 3
     real(mlflow.MlflowClient(), experiment_id, written[0], "{}")
     pages.arrange(experiment_id)
-    assert written[2:] == written[:1]
+    assert written[3:] == written[:1]
     assert mlflow.get_experiment(experiment_id).tags[written[0]] != "{}"
+
+
+def test_an_experiment_says_how_to_read_it_unless_somebody_has_written_another(experiment_id):
+    pages.arrange(experiment_id)
+    note, client = "mlflow.note.content", mlflow.MlflowClient()
+    said = mlflow.get_experiment(experiment_id).tags[note]
+    for page in (pages.runs, pages.charts, pages.transfers, pages.models):
+        assert f"]({page(experiment_id)})" in said
+    client.set_experiment_tag(experiment_id, note, said.replace("measures it", "weighs it"))
+    pages.arrange(experiment_id)
+    assert mlflow.get_experiment(experiment_id).tags[note] == said
+    client.set_experiment_tag(experiment_id, note, "Mine.")
+    pages.arrange(experiment_id)
+    assert mlflow.get_experiment(experiment_id).tags[note] == "Mine."
 
 
 @pytest.fixture(scope="module")

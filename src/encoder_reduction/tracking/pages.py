@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 import mlflow
 from mlflow.exceptions import MlflowException
+from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 
 from .patience import impatient
 
@@ -32,6 +33,9 @@ _SIZES = ("num_hidden_layers", "num_attention_heads", "hidden_size", "intermedia
 _CHARTS, _EVERY_METRIC = "the-figures-that-matter", "every-metric"
 # The UI shows when a view was made; one that is always the same is written once.
 _MADE = 1795651200000
+
+# What descriptions of ours begin with; another is somebody's own.
+_BEGINS = "**Which part of an encoder can be cut?**"
 
 _arranged: list[str] = []
 
@@ -81,14 +85,18 @@ def address(page: str) -> str | None:
 def arrange(experiment_id: str) -> None:
     """Save the views of an experiment that its pages open with, and let :func:`where_to_look` name these.
 
-    A store that refuses them keeps nobody from a run: the next one asks again.
+    Its description says how to read it, unless somebody has written another. A store that refuses keeps nobody from a
+    run: the next one asks again.
     """
     _arranged.append(experiment_id)
     client = mlflow.MlflowClient()
     try:
         with impatient():
             known = client.get_experiment(experiment_id).tags
-            for key, value in _views().items():
+            said = _views() | {MLFLOW_RUN_NOTE: _how_to_read(experiment_id)}
+            if not known.get(MLFLOW_RUN_NOTE, _BEGINS).startswith(_BEGINS):
+                del said[MLFLOW_RUN_NOTE]
+            for key, value in said.items():
                 if known.get(key) != value:
                     client.set_experiment_tag(experiment_id, key, value)
     except MlflowException:
@@ -105,6 +113,19 @@ def where_to_look() -> list[str]:
         server = f", once `{'make' if own else 'mlflow'} ui` serves {'them' if own else 'this store'}"
     found = {title: page(_arranged[-1]) for title, page in pages.items()}
     return [f"{title}{server}: {address(page) or f'{_SERVED}/{page}'}" for title, page in found.items()]
+
+
+def _how_to_read(experiment_id: str) -> str:
+    """The description of an experiment, as Markdown."""
+    return f"""{_BEGINS} Each run takes an encoder whole or makes it smaller, fine-tunes it, and measures it.
+
+- [Baselines and reductions, best first]({runs(experiment_id)}), [as charts]({charts(experiment_id)});
+  [adapted to the second corpus]({transfers(experiment_id)}); [the models]({models(experiment_id)}).
+- `accuracy`, `f1` and inference are of the test split; `validation_accuracy` is what selects. The answer is
+  `report.html`, in the artifacts of the latest run called `compare/...` or `study/...`.
+- Filter by tags, as `tags.dim = 'hidden' and tags.seed = '42'`: stage, model, dim, config, start, budget, preset,
+  checkpoint, corpus, seed, device. What failed says why in its tag `error`.
+"""
 
 
 def _views() -> dict[str, str]:

@@ -9,6 +9,7 @@ import mlflow
 import pandas as pd
 from mlflow.exceptions import MlflowException
 
+from . import pages
 from .destination import EXPERIMENT
 from .logged_models import EXAMPLE, latest_model
 
@@ -52,9 +53,8 @@ def card(paragraphs: Sequence[str], run: Mapping[str, Any], experiment_id: str, 
         experiment_id: where the run is.
         against: figures that hold it against the network that it was made of, where there are any.
     """
-    link = (
-        f"From run [{run['name']}](#/experiments/{experiment_id}/runs/{run['run_id']}): its data, parameters, figures."
-    )
+    page = pages.run(experiment_id, run["run_id"])
+    link = f"From run [{run['name']}]({page}): its data, parameters, figures."
     tags = {name: str(run[name]) for name in _IDENTITY if pd.notna(run.get(name))}
     tags |= {name: f"{value:.4g}" for name, value in against.items()}
     tags |= {"accuracy": f"{run['accuracy']:.4g}", "f1": f"{run['f1']:.4g}", "source_run": run["run_id"]}

@@ -14,6 +14,7 @@ import mlflow
 import pandas as pd
 from matplotlib.figure import Figure
 from mlflow.entities import Metric
+from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .datasets import DataSet
@@ -33,7 +34,6 @@ _TAGS_OF_MODEL = (
     "stage", "model", "dim", "config", "preset", "checkpoint", "corpus", "seed", "start", "budget", "distill",
     "source_run",
 )  # fmt: skip
-_NOTE = "mlflow.note.content"
 
 
 class Run:
@@ -112,7 +112,7 @@ class Run:
         for key, value in values.items():
             data = self._data.get(split_of(key))
             points.append(Metric(key, value, now, 0, None, *((data.name, data.digest) if data else ())))
-        self._outbox.batch(points, tags={**tags, **({_NOTE: note} if note else {})}, of_model=self.run_id)
+        self._outbox.batch(points, tags={**tags, **({MLFLOW_RUN_NOTE: note} if note else {})}, of_model=self.run_id)
         self._outbox.deliver()
 
     def metric_of_models(self, name: str, values: Mapping[str, float]) -> None:
