@@ -38,6 +38,7 @@ PLACES = {
     "tracking": 0.0,
     "training": 5.4,
     "reductions": 9.7,
+    "deployment": 13.9,
     "profiling": 0.0,
     "models": 9.7,
     "data": 5.4,
@@ -109,7 +110,7 @@ def write(shown: Map) -> None:
 
 def draw(shown: Map) -> Figure:
     """The picture."""
-    figure = Figure(figsize=(9.6, 11.1))
+    figure = Figure(figsize=(12.4, 11.1))
     axes = figure.subplots()
     top = {box: -STEP * row for row, layer in enumerate(shown.layers) for box in layer}
     for box, y in top.items():

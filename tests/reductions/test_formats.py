@@ -1,12 +1,10 @@
-"""A reduced model leaves this project: the Auto classes, ONNX, and a family that is not in the package."""
+"""A reduced model leaves this project: the Auto classes, and a family that is not in the package."""
 
 import electra
-import numpy as np
-import onnxruntime
 import pytest
 import torch
 from networks import random_batch, small
-from oracles import inputs_of, logits
+from oracles import logits
 from transformers import AutoModelForSequenceClassification, ElectraConfig, ElectraForSequenceClassification
 
 from conftest import FAMILIES
@@ -32,29 +30,6 @@ def test_a_saved_reduction_reloads_with_the_auto_class(family, dim, tmp_path):
     again = AutoModelForSequenceClassification.from_pretrained(tmp_path)
     assert torch.equal(logits(again, [random_batch()]), logits(reduced, [random_batch()]))
     assert ((tmp_path / f"{family}.py").exists()) == (dim in ("heads", "intermediate"))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("family", "dim"), [*zip(FAMILIES, CUTS, strict=False), ("bert", "intermediate")])
-def test_a_reduction_exports_to_onnx_with_the_same_logits(packaged, batches, family, dim, tmp_path):
-    reduced = reduce_model(packaged[family][0], {dim: CUTS[dim]}, [], seed=0).eval()
-    inputs = inputs_of(batches[family][0])
-    names = ("input_ids", "attention_mask")
-    file = tmp_path / "model.onnx"
-    batch, tokens = torch.export.Dim("batch", min=2), torch.export.Dim("tokens", min=2, max=128)
-    torch.onnx.export(
-        reduced,
-        kwargs={name: inputs[name] for name in names},
-        f=file,
-        dynamo=True,
-        input_names=list(names),
-        dynamic_shapes={name: {0: batch, 1: tokens} for name in names},
-        verbose=False,
-    )
-    session = onnxruntime.InferenceSession(file)
-    for some in batches[family]:
-        found = session.run(None, {name: some[name].numpy() for name in names})[0]
-        np.testing.assert_allclose(found, logits(reduced, [some]), atol=1e-4)
 
 
 def test_a_fourth_family_is_one_file(tmp_path):

@@ -15,8 +15,8 @@ from ..plan.sections import RunPlan
 from ..profiling.machine import device_name
 
 _PACKAGE = Path(__file__).parents[1]
-# These arrange runs, keep them and read them back; no figure of a run depends on them.
-_NOT_IN_RUNS = ("comparison/", "launching/", "tracking/", "command_line.py")
+# These arrange runs, keep them, read them back and run their models elsewhere; no figure of a run depends on them.
+_NOT_IN_RUNS = ("comparison/", "deployment/", "launching/", "tracking/", "command_line.py")
 _ONE_TREE_AT_A_TIME = threading.Lock()
 _LIBRARIES = ("torch", "transformers", "accelerate", "datasets", "scikit-learn")
 
