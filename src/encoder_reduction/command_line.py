@@ -12,6 +12,7 @@ from .errors import UserError, explain, leave_in_order_when_stopped
 from .plan.complaints import updated
 from .plan.equal_budgets import EqualBudgets
 from .plan.presets import Preset, load
+from .plan.runtimes import Runtimes
 from .plan.sections import MODELS, Beginning, Budget, Distillation, FineTuning, Inputs, Profiling, Reduction
 from .plan.study import Study
 from .tracking import job
@@ -96,6 +97,7 @@ def setting_options(*sections: type[BaseModel]) -> Decorator:
 
 run_options = setting_options(FineTuning, Profiling)
 input_options = setting_options(Inputs)
+runtimes_options = setting_options(Runtimes)
 budgets_options = setting_options(EqualBudgets)
 reduction_options = setting_options(Reduction, Budget, Beginning, Distillation)
 

@@ -13,11 +13,14 @@ import pandas as pd
 from mlflow.exceptions import MlflowException
 
 from ..errors import UserError, one_line
+from ..plan.runtimes import TORCH
 from .logged_models import REMOVED, latest_model
 from .patience import insist
 from .run_folder import has_checkpoints
 
 RATIOS_FILE = "speed_ratios.csv"
+# Of a paired measurement in several runtimes: a row for each run and runtime.
+RUNTIMES_FILE = "runtimes.csv"
 PREDICTIONS_FILE = "test_predictions.csv"
 VALIDATION_FILE = "validation_predictions.csv"
 # The share of the whole network that is the least a run could come to, whose budget is below that.
@@ -82,13 +85,35 @@ def tags_of(run_id: str) -> dict[str, str]:
 
 
 def speed_ratios(experiment_id: str, preset: str) -> pd.DataFrame:
-    """The ratios of all finished paired measurements of a preset, latest first; empty where there are none."""
-    ids = finished_runs(experiment_id, stage="profile", preset=preset)["run_id"]
+    """PyTorch's ratios of all finished paired measurements of a preset, latest first; empty where there are none."""
+    found = _tables(finished_runs(experiment_id, stage="profile", preset=preset)["run_id"], RATIOS_FILE)
+    # Measurements made before there were other runtimes do not name it.
+    return found[found["runtime"].fillna(TORCH).eq(TORCH)] if "runtime" in found else found
+
+
+def runtimes(experiment_id: str, preset: str) -> pd.DataFrame:
+    """The rows of all finished paired measurements of a preset in several runtimes, latest first.
+
+    Returns:
+        One row for each run and runtime, as :func:`encoder_reduction.runs.contenders.as_table` has it, with
+        ``profile`` (the run that measured it); empty where there are none.
+    """
+    found = finished_runs(experiment_id, stage="profile", preset=preset)
+    return _tables(found.loc[found["runtimes"].notna(), "run_id"] if "runtimes" in found else (), RUNTIMES_FILE)
+
+
+def runtime_predictions_file(run_id: str, runtime: str) -> str:
+    """Where a paired measurement keeps what a run's model predicts in a runtime, as :data:`PREDICTIONS_FILE`."""
+    return f"predictions/{run_id}/{runtime}.csv"
+
+
+def _tables(run_ids: Iterable[str], file: str) -> pd.DataFrame:
+    """The same table of some runs, one below the other; ``profile`` is the run."""
     tables = []
     with TemporaryDirectory(prefix="encoder-reduction-") as folder:
-        for run_id in ids:
-            file = mlflow.artifacts.download_artifacts(f"runs:/{run_id}/{RATIOS_FILE}", dst_path=f"{folder}/{run_id}")
-            tables.append(pd.read_csv(file))
+        for run_id in run_ids:
+            path = mlflow.artifacts.download_artifacts(f"runs:/{run_id}/{file}", dst_path=f"{folder}/{run_id}")
+            tables.append(pd.read_csv(path).assign(profile=run_id))
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
 
