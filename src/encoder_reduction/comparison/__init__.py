@@ -1,10 +1,10 @@
 """The comparison: reads the finished runs back and turns them into tables, pictures and an answer.
 
 ``selection`` says which runs and configurations count; ``changes``, ``significance``, ``sensitivity`` and
-``expectations`` what they show, ``equal_budget`` and ``winners`` what they show at the same budget; ``answer``,
-``budget_answer``, ``tables``, ``pictures``, ``budget_pictures``, ``budget_report`` and ``report`` write it down,
-``best_models`` registers. It knows runs only by what the store has of them: nothing of networks, texts or how a run
-comes about.
+``expectations`` what they show, ``equal_budget`` and ``winners`` what they show at the same budget, ``runtimes`` what
+they show outside of PyTorch; ``answer``, ``budget_answer``, ``tables``, ``pictures``, ``budget_pictures``,
+``runtime_pictures``, ``budget_report``, ``runtime_report`` and ``report`` write it down, ``best_models`` registers. It
+knows runs only by what the store has of them: nothing of networks, texts or how a run comes about.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ from ..plan.sections import RULES
 from ..plan.study import Study
 from ..tracking import destination, store
 from ..tracking.run import Run
-from . import best_models, pictures, selection, sensitivity, tables
+from . import best_models, pictures, runtime_report, selection, sensitivity, tables
 from .answer import answer, method, recovery_answer, transfer_answer
 from .budget_answer import how_to_ask, why_halves_differ
 from .budget_report import at_equal_budget
@@ -105,6 +105,8 @@ def compare(study: Study, run: Run, choice: Choice = Choice()) -> str:
     equal = at_budgets(to_budgets, baselines, beyond, ratios, (predictions, validation))
 
     everything = pd.concat([runs.planned, runs.other_sizes, runs.beside])
+    elsewhere = runtime_report.where_it_runs(experiment_id, preset.name, everything)
+    how_to_ask_elsewhere = [] if elsewhere else [runtime_report.how_to_ask(preset.name)]
     # What nothing was chosen from answers nothing yet.
     answered = any(at.chosen for at in equal)
     at_budget = at_equal_budget(_QUESTION if answered else "At equal budget", equal, everything, (source, changed))
@@ -120,9 +122,13 @@ def compare(study: Study, run: Run, choice: Choice = Choice()) -> str:
         _on_target(preset, choice.rule, found, (source, target), (before_adapting, changed_there)),
         _each(changed),
         *_keep_levels(pd.concat([each[each["start"].eq("pretrained")] for each in (runs.planned, runs.other_sizes)])),
+        *elsewhere,
         *_beside(runs.beside),
         *_training(source),
-        Section("Which model do I take?", [best_models.registered_models(found, choice.rule, cards, equal)]),
+        Section(
+            "Which model do I take?",
+            [best_models.registered_models(found, choice.rule, cards, equal), *how_to_ask_elsewhere],
+        ),
         _conditions(source, choice, runs.left_out),
     ]
     figures = [tables.every_figure(rows, changes_of) for rows, changes_of in each if len(rows)]

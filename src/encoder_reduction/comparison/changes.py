@@ -59,7 +59,7 @@ def changes(rows: pd.DataFrame, ratios: pd.DataFrame, predictions: Predictions) 
     table["95% low"], table["95% high"] = _ends([each and each.accuracy.interval for each in found])
     table["p (Holm)"] = holm([each.p if each else np.nan for each in found])
     table["Test"] = [each.test if each else None for each in found]
-    table["Difference"] = [_called(p, each) for p, each in zip(table["p (Holm)"], found, strict=True)]
+    table["Difference"] = [verdict(p, each) for p, each in zip(table["p (Holm)"], found, strict=True)]
     table["F1 (points)"] = 100 * (reduced["f1"] - base["f1"])
     table["F1 95% low"], table["F1 95% high"] = _ends([each and each.f1.interval for each in found])
     table["Seeds"] = [each.accuracy.seeds if each else 0 for each in found]
@@ -130,6 +130,16 @@ def plain_value(value: object) -> str | None:
         return str(value)
 
 
+def verdict(p: float, found: Difference | None) -> str:
+    """A difference in words: of one seed, that another would show the same is not said."""
+    if found is None:
+        return "not tested"
+    if p >= ALPHA:
+        return NOISE
+    word = "loss" if found.accuracy.mean < 0 else "gain"
+    return f"{word} {THESE_RUNS}" if found.accuracy.seeds == 1 else word
+
+
 def shared_seeds(predictions: Predictions, reduced: RunIds, baseline: RunIds) -> dict[str, tuple[str, str]]:
     """Run ids of baseline and reduction, by seed, where both predicted the same examples."""
     return {
@@ -172,16 +182,6 @@ def _difference(predictions: Predictions, reduced: RunIds, baseline: RunIds) -> 
 def _same_examples(first: pd.DataFrame | None, second: pd.DataFrame | None) -> bool:
     """Whether both are there and of the same test examples; other subsets are no pairs."""
     return first is not None and second is not None and set(first["id"]) == set(second["id"])
-
-
-def _called(p: float, found: Difference | None) -> str:
-    """The verdict in words: of one seed, that another would show the same is not said."""
-    if found is None:
-        return "not tested"
-    if p >= ALPHA:
-        return NOISE
-    word = "loss" if found.accuracy.mean < 0 else "gain"
-    return f"{word} {THESE_RUNS}" if found.accuracy.seeds == 1 else word
 
 
 def _ends(intervals: list[tuple[float, float] | None]) -> tuple[list[float], list[float]]:

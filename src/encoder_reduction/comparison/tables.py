@@ -36,6 +36,8 @@ _NUMBERS = {
     "Memory (GB)": "{:.2f}",
     "Training Time (s)": "{:.1f}",
     "Speed-up": "{:.2f}",
+    "Times as fast": "{:.2f}",
+    "File (MB)": "{:.1f}",
     "Parameters (M)": "{:.1f}",
     "Inference memory (GB)": "{:.2f}",
     "From random weights": "{:.3f}",
@@ -110,6 +112,25 @@ def at_budget_in_brief(every: pd.DataFrame) -> pd.DataFrame:
     shown["F1, 95%"] = _interval(every["F1 95% low"], every["F1 95% high"], "{:+.1f}")
     rest = ["Before training", "From random weights", "Total Time (s)"]
     shown[rest] = every[rest]
+    return shown.dropna(axis="columns", how="all")
+
+
+def runtimes_in_brief(every: pd.DataFrame) -> pd.DataFrame:
+    """The rows in each runtime for a page: intervals beside their figures, no column that is all empty."""
+    shown = every[["Model", "Config", "Runtime", "Computes in"]].copy()
+    for figure, name, form in (
+        ("Times as fast", "95%", "{:.2f}"),
+        ("Accuracy", None, ""),
+        ("Against PyTorch (points)", "95% against PyTorch", "{:+.1f}"),
+        ("Difference", None, ""),
+        ("Against the baseline (points)", "95% against the baseline", "{:+.1f}"),
+        ("F1-score", None, ""),
+        ("F1 against PyTorch (points)", None, ""),
+        ("File (MB)", None, ""),
+    ):
+        shown[figure] = every[figure]
+        if name:
+            shown[name] = _interval(every[f"{figure} low"], every[f"{figure} high"], form)
     return shown.dropna(axis="columns", how="all")
 
 
