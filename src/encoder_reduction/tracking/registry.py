@@ -9,6 +9,7 @@ import mlflow
 import pandas as pd
 from mlflow.exceptions import MlflowException
 
+from ..errors import UserError, one_line
 from . import pages
 from .destination import EXPERIMENT
 from .logged_models import EXAMPLE, latest_model
@@ -90,6 +91,30 @@ def register_model(model: str, alias: str, run_id: str, card: Card) -> str | Non
         client.set_model_version_tag(name, version.version, tag, value)
     client.set_registered_model_alias(name, alias, version.version)
     return f"models:/{name}@{alias}"
+
+
+def registered_run(model: str, alias: str) -> str:
+    """The run whose model an alias of the registry points at.
+
+    Raises:
+        UserError: the store has no registry, or that has no such model or alias.
+    """
+    client, name, uri = mlflow.MlflowClient(), f"{EXPERIMENT}-{model}", mlflow.get_registry_uri()
+    try:
+        known = {each.name: each for each in client.search_registered_models()}
+    except MlflowException as error:
+        reason = one_line(error)
+        raise UserError(f"There is no model registry at {uri} ({reason}): name a store that has one.") from error
+    if name not in known:
+        there = ", ".join(sorted(known)) or "none yet"
+        raise UserError(
+            f"No model {name} is in the registry at {uri} (there: {there}): compare registers the best, compress what"
+            " it makes."
+        )
+    aliases = client.get_registered_model(name).aliases
+    if alias not in aliases:
+        raise UserError(f"alias={alias} is not allowed: {name} has {', '.join(sorted(aliases)) or 'none'}.")
+    return client.get_model_version(name, aliases[alias]).run_id
 
 
 def registered_runs() -> set[str]:

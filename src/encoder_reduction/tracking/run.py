@@ -164,6 +164,11 @@ class Run:
         """Store a dictionary as JSON."""
         self.text(json.dumps(dict(values), indent=2), file)
 
+    def files(self, folder: Path, name: str) -> None:
+        """Store the files of a folder as artifacts under this name."""
+        for file in sorted(file for file in folder.rglob("*") if file.is_file()):
+            self._file(f"{name}/{file.relative_to(folder).as_posix()}", file.read_bytes())
+
     def model(
         self,
         model: PreTrainedModel,
