@@ -219,7 +219,7 @@ def test_a_source_that_is_nothing_is_one_sentence():
 
 
 def test_unknown_corpora_name_what_is_allowed():
-    with pytest.raises(UserError, match="'films'; choose one of: movies, products"):
+    with pytest.raises(UserError, match="'films'; choose one of: movies, products, movies-long"):
         corpora.load(presets.Corpus(name="x", source="packaged:films"))
 
 

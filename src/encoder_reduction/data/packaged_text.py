@@ -4,7 +4,7 @@ Source: the ratings published with Hutto & Gilbert 2014, "VADER: A Parsimonious 
 Sentiment Analysis of Social Media Text" (ICWSM; MIT licence), inside the source distribution of
 ``vaderSentiment``. Each line holds an id, the mean of twenty human ratings in [-4, 4], and the text;
 the sign of the rating is the label. The distribution is fetched once, checked, and kept in the user's
-cache directory.
+cache directory. ``movies-long`` is the movie-review snippets joined to long texts (:mod:`.long_texts`).
 """
 
 import hashlib
@@ -19,8 +19,7 @@ from filelock import FileLock
 
 from ..errors import UserError
 from . import cache
-
-Row = tuple[str, str, int]
+from .long_texts import Row, joined
 
 REQUIREMENT = "vaderSentiment==3.3.2"
 SHA256 = "5d7c06e027fc8b99238edb0d53d970cf97066ef97654009890b83703849632f9"
@@ -29,6 +28,7 @@ _FILES = {
     "movies": "movieReviewSnippets_GroundTruth.txt",
     "products": "amazonReviewSnippets_GroundTruth.txt",
 }
+_LONG = "movies-long"
 # Shares of the groups (reviews) in the validation and test split; the rest trains.
 _VALIDATION, _TEST = 0.1, 0.2
 
@@ -43,8 +43,10 @@ def load(name: str) -> dict[str, list[Row]]:
     Raises:
         UserError: unknown name, or the text is neither cached nor can be fetched.
     """
+    if name == _LONG:
+        return {split: joined(rows) for split, rows in load("movies").items()}
     if name not in _FILES:
-        raise UserError(f"Unknown packaged corpus '{name}'; choose one of: {', '.join(_FILES)}.")
+        raise UserError(f"Unknown packaged corpus '{name}'; choose one of: {', '.join((*_FILES, _LONG))}.")
     lines = (cached_folder() / _FILES[name]).read_text(encoding="latin-1").splitlines()
     return split_by_review(parse(lines))
 

@@ -92,7 +92,9 @@ class Inputs(Section):
 
     checkpoint: str | None = Field(None, description="another checkpoint: a hub id or a folder")
     checkpoint_revision: str | None = Field(None, description="its hub revision")
-    corpus: str | None = Field(None, description="another corpus: a hub id, or a folder with train.csv and test.csv")
+    corpus: str | None = Field(
+        None, description="another corpus: a hub id, a folder with train.csv and test.csv, or packaged:movies-long"
+    )
     corpus_revision: str | None = Field(None, description="its hub revision")
     text_column: str | None = Field(None, description="column of the corpus that has the text")
     label_column: str | None = Field(None, description="column of the corpus that has the label")
@@ -120,8 +122,8 @@ def _given(**values: Any) -> dict[str, Any]:
 
 
 def _short(source: str) -> str:
-    """What tags and tables call a hub id or a folder: its last part."""
-    return source.rstrip("/").rpartition("/")[2]
+    """What tags and tables call a hub id, a folder or something packaged: its last part."""
+    return source.removeprefix("packaged:").rstrip("/").rpartition("/")[2]
 
 
 class FineTuning(Section):
