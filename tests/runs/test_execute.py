@@ -250,6 +250,12 @@ def test_the_folder_states_its_precision_and_keeps_whole_weights(whole):
     assert whole.run.data.tags["micro_batch_size"] == "8"
 
 
+def test_a_run_says_what_was_dropped_where_its_plan_leaves_it_to_the_checkpoint(whole):
+    params = whole.run.data.params
+    assert (params["attention_dropout"], params["hidden_dropout"]) == ("0.1", "0.1")
+    assert params["left_to_checkpoint"] == "attention_dropout,hidden_dropout"
+
+
 @pytest.mark.parametrize(
     ("stated", "gpu", "served"),
     [("bfloat16", False, "bfloat16"), ("float16", False, "float32"), ("float16", True, "float16"),

@@ -57,6 +57,8 @@ _LARGEST_SEED = 2**32 - 1  # that NumPy takes
 Seed = Annotated[int, Field(ge=0, le=_LARGEST_SEED)]
 Listed = BeforeValidator(_split)
 Integers = Annotated[tuple[PositiveInt, ...], Listed]
+# Not in dumps where it is absent, so that plans which do not give it are the plans that they were before.
+Dropped = Annotated[float | None, Field(ge=0, lt=1, exclude_if=lambda share: share is None)]
 ShareOfWhole = Annotated[str, AfterValidator(_check_budget)]
 
 
@@ -140,6 +142,12 @@ class FineTuning(Section):
     max_length: int = Field(gt=2, description="tokens after which a text is cut")
     precision: Literal["auto", "fp16", "bf16", "fp32"] = Field(
         description="arithmetic of training; auto: fp16 on CUDA, bf16 on a CPU that has it, else fp32"
+    )
+    attention_dropout: Dropped = Field(
+        None, description="share of the attention weights that training drops; the checkpoint's own when absent"
+    )
+    hidden_dropout: Dropped = Field(
+        None, description="share of the encoder's hidden units that training drops; the checkpoint's own when absent"
     )
     max_train_examples: int | None = Field(None, gt=1, description="stratified subset of the training split")
     max_validation_examples: int | None = Field(None, gt=1, description="stratified subset for selection")

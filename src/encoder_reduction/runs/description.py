@@ -7,12 +7,13 @@ import torch
 from transformers import PreTrainedModel
 
 from ..models.architectures import sizes_of
+from ..models.dropout import dropout_of
 from ..plan.sections import Dimension, Reduction, RunPlan
 from ..profiling.energy import EnergyUsed
 from ..profiling.machine import Watch
 from ..profiling.memory import PeakMemory
 from ..profiling.nvidia import visible_device
-from ..tracking import fingerprints
+from ..tracking import fingerprints, matching
 
 
 def config_name(plan: RunPlan, model: PreTrainedModel) -> str:
@@ -63,7 +64,7 @@ def machine_tags(machine: Watch, memory: PeakMemory, energy: EnergyUsed) -> dict
 def flat_params(
     plan: RunPlan, model: PreTrainedModel, decided: Mapping[Dimension, Reduction] = MappingProxyType({})
 ) -> dict[str, object]:
-    """The plan's values under the names that ``-P`` takes, and the dimensions of the network.
+    """The plan's values under the names that ``-P`` takes, or what the network has instead, and its dimensions.
 
     Where several dimensions are reduced, each one's values carry its name in front.
 
@@ -75,6 +76,9 @@ def flat_params(
     sizes = sizes_of(model)
     params: dict[str, object] = {"model": plan.model, "dim": plan.dim, "seed": plan.seed}
     params |= plan.fine_tuning.model_dump() | plan.profiling.model_dump()
+    params |= dropout_of(model)
+    left = [field for field in dropout_of(model) if getattr(plan.fine_tuning, field) is None]
+    params[matching.LEFT_TO_CHECKPOINT] = ",".join(left) or None
     params |= plan.distillation.model_dump() if plan.distillation else {}
     params |= plan.budget.model_dump() if plan.budget else {}
     left_out = {"keep", "size"} if plan.budget else set()

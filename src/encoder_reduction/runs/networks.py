@@ -7,6 +7,7 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 from ..data import calibration
 from ..models import checkpoints
 from ..models.architectures import sizes_of
+from ..models.dropout import set_dropout
 from ..plan.precision import calibration_arithmetic, compute_dtype
 from ..plan.sections import FineTuning, RunPlan
 from ..reductions import Cut, cut, needs_calibration
@@ -15,7 +16,13 @@ from ..tracking import store
 
 
 def load_model(plan: RunPlan, source_run: str | None) -> tuple[PreTrainedModel, Tokenizer]:
-    """The plan's checkpoint, or the model of the run that the plan starts from."""
+    """The plan's checkpoint, or the model of the run that the plan starts from; with the plan's dropout."""
+    model, tokenizer = _load(plan, source_run)
+    set_dropout(model, plan.fine_tuning)
+    return model, tokenizer
+
+
+def _load(plan: RunPlan, source_run: str | None) -> tuple[PreTrainedModel, Tokenizer]:
     if plan.start == "checkpoint":
         return checkpoints.load_trained(plan.checkpoint, plan.model)
     if plan.stage != "transfer" and plan.start == "pretrained":

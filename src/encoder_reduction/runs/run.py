@@ -33,7 +33,7 @@ from .apart import process_apart
 from .beginning import begin, finished_instead
 from .description import describe, flat_params, machine_tags, model_name, run_name
 from .judging import Judge
-from .lengths import check_max_length, that_fit
+from .lengths import check_max_length, say_cost_of_attention_dropout, that_fit
 from .networks import load_model, reduce, state_inference
 from .note import note
 from .sources import find_source
@@ -104,6 +104,8 @@ def execute(
         run.inputs(datasets.of_splits(plan.corpus, data), built_on(plan, source_run))
         tokenised = {split: tokenise(data[split], tokenizer, settings.max_length) for split in data}
         check_words(tokenised["train"], tokenizer, f"the training texts of {plan.corpus.name}")
+        if settings.epochs:
+            say_cost_of_attention_dropout(model, tokenised["train"])
         whole, decided = model, plan.reductions
         if plan.budget:
             judge = Judge(plan, source_run, model, tokenizer, data, tokenised)

@@ -12,6 +12,9 @@ from ..plan.sections import Checkpoint, Corpus, RunPlan
 # What the run had, and what the plan says, by field.
 Departure = dict[str, tuple[object, object]]
 
+# Fields that the plan left to the checkpoint, by a comma; the run says under their own names what that came to.
+LEFT_TO_CHECKPOINT = "left_to_checkpoint"
+
 _SIZE = {"keep", "size", "budget"}
 # What a budget decides.
 _DECIDED = ("keep", "size", "spread")
@@ -92,11 +95,12 @@ def _departure(row: Mapping[str, Any], plan: RunPlan | None) -> Departure:
     if plan is None:
         return {"dim": (row.get("dim"), None)}
     found: Departure = {}
+    left = str(row.get(LEFT_TO_CHECKPOINT)).split(",")
     free = {*plan.variants, *(_DECIDED if plan.budget else ()), *(_SEARCH if len(plan.reductions) == 1 else ())}
     for prefix, section in _sections(plan):
-        for field, wanted in section.model_dump().items():
+        for field, wanted in section:
             had = row.get(prefix + field)
-            if _absent(had):
+            if _absent(had) or (wanted is None and field in left):
                 info = type(section).model_fields[field]
                 had = wanted if info.is_required() else info.default
             if field not in free and not _same(had, wanted):

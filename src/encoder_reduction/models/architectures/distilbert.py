@@ -26,6 +26,9 @@ FAMILY = Family(
     output="ffn.lin2",
     output_norm="output_layer_norm",
     activation="activation",
+    attention_dropout="attention_dropout",
+    hidden_dropout="dropout",
+    head_dropout="seq_classif_dropout",
 )
 
 

@@ -83,6 +83,8 @@ class Family:
         config_names: the configuration's own name for each of ``hidden``, ``heads``, ``layers`` and
             ``intermediate``.
         activation: the configuration's own name for the feed-forward network's activation function.
+        attention_dropout, hidden_dropout, head_dropout: the configuration's own names for the shares that training
+            drops of the attention weights, of the encoder's hidden units, and before the classes.
         counts_from_padding: whether positions are counted from the padding token's id + 1, as in RoBERTa.
     """
 
@@ -108,6 +110,9 @@ class Family:
     output: str = "output.dense"
     output_norm: str = "output.LayerNorm"
     activation: str = "hidden_act"
+    attention_dropout: str = "attention_probs_dropout_prob"
+    hidden_dropout: str = "hidden_dropout_prob"
+    head_dropout: str = "classifier_dropout"
     counts_from_padding: bool = False
 
     @property
