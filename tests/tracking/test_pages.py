@@ -87,16 +87,16 @@ def ran(parent, name, **what):
 
 def cells(page):
     """What the table of runs shows: the run's name and its figures, a row a run."""
-    page.locator(".ag-center-cols-container .ag-row").first.wait_for()
+    page.locator(".ag-row [col-id='metrics.`accuracy`']").first.wait_for()
     found = {}
     for row in page.locator(".ag-row").all():
-        texts = {cell.get_attribute("col-id"): cell.inner_text().strip() for cell in row.locator("[col-id]").all()}
+        texts = {cell.get_attribute("col-id"): cell.inner_text() for cell in row.locator("[col-id]").all()}
         found.setdefault(int(row.get_attribute("row-index")), {}).update(texts)
     return [found[index] for index in sorted(found)]
 
 
 def column(page, name):
-    return [row[name] for row in cells(page)]
+    return [row[name].split("\n")[-1] for row in cells(page)]  # A run's colour stands before its name.
 
 
 @pytest.fixture
@@ -112,14 +112,8 @@ def test_the_page_of_runs_opens_on_them_best_first_with_their_figures(look):
         assert column(page, "attributes.`Run Name`") == BEST_FIRST
         assert column(page, "metrics.`accuracy`") == ["0.85", "0.82", "0.79", "0.71"]
         first = cells(page)[0]
-        assert (first["metrics.`inference_ms`"], first["tags.`dim`"], first["tags.`config`"]) == (
-            "10",
-            "heads",
-            "heads-6",
-        )
+        assert (first["metrics.`inference_ms`"], first["tags.`dim`"]) == ("10", "heads")
         assert page.get_by_role("button", name="Best first").is_visible()
-        page.reload()
-        assert column(page, "metrics.`accuracy`") == ["0.85", "0.82", "0.79", "0.71"]
 
 
 @pytest.mark.slow
@@ -131,8 +125,9 @@ def test_the_page_of_transfers_opens_on_them_alone(look):
 @pytest.mark.slow
 def test_the_page_of_charts_opens_on_those_that_matter(look):
     with look(pages.charts) as (page, _):
-        page.get_by_text("The figures that matter (4)").wait_for()
-        page.locator(".scatterlayer .point").first.wait_for()
-        assert page.locator(".barlayer .point").count() == 4
-        titles = page.locator(".xtitle, .ytitle").all_inner_texts()
-        assert titles == ["inference_ms", "accuracy", "parameters", "accuracy"]
+        page.locator(".parcoords").wait_for()
+        assert page.get_by_text("The figures that matter").is_visible()
+        bars = page.locator(".barlayer .bartext").all_text_contents()  # from below
+        assert bars == ["0.71", "0.79", "0.82", "0.85"]
+        assert page.locator(".xtitle").all_text_contents() == ["inference_ms", "parameters"]
+        assert page.locator(".scatterlayer .point").count() == 8

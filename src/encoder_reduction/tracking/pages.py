@@ -2,7 +2,7 @@
 
 A page is what follows the server's address, such as ``#/experiments/1/models``, so that a description in MLflow can
 link to it wherever it is read. Columns and charts cannot stand in an address: MLflow keeps them as a saved view, a
-tag of the experiment, and the address names that.
+tag of the experiment, and the address names that. Those of the models' page it keeps nowhere.
 """
 
 import json
@@ -23,9 +23,9 @@ _SERVED = "http://127.0.0.1:5000"
 _TRAINING = "workflowType=machine_learning"
 _VIEW_TAG = "mlflow.sharedViewState."
 # The columns and how wide they are, after those that MLflow always shows.
-_ALWAYS = {"attributes.`Run Name`": 260, "runDateAndNestInfo": 130, "duration": 75}
+_ALWAYS = {"attributes.`Run Name`": 260, "runDateAndNestInfo": 145, "duration": 75}
 _COLUMNS = {
-    "metrics.`accuracy`": 95, "metrics.`f1`": 75, "metrics.`inference_ms`": 110, "metrics.`parameters`": 100,
+    "metrics.`accuracy`": 95, "metrics.`f1`": 85, "metrics.`inference_ms`": 110, "metrics.`parameters`": 100,
     "metrics.`training_memory_gb`": 150, "metrics.`training_seconds`": 135,
     "tags.`model`": 85, "tags.`dim`": 85, "tags.`config`": 140, "tags.`seed`": 55,
 }  # fmt: skip
