@@ -15,8 +15,8 @@ def main(experiment: str) -> None:
     try:
         pages.arrange(destination.experiment_named(experiment))
     except UserError as error:
-        first = "`make study` first makes encoder-reduction; `make ui EXPERIMENT=NAME` looks at another."
-        raise UserError(f"{error} {first}") from error
+        do = "`make study` makes encoder-reduction, `make ui EXPERIMENT=NAME` looks at another."
+        raise UserError(f"{error} {do}") from error
 
 
 if __name__ == "__main__":

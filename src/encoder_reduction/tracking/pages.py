@@ -33,6 +33,8 @@ _SIZES = ("num_hidden_layers", "num_attention_heads", "hidden_size", "intermedia
 _CHARTS, _EVERY_METRIC = "the-figures-that-matter", "every-metric"
 # The UI shows when a view was made; one that is always the same is written once.
 _MADE = 1795651200000
+# What a run waits for a server that answers slowly; the next run asks again.
+_SECONDS = 10
 
 # What descriptions of ours begin with; another is somebody's own.
 _BEGINS = "**Which part of an encoder can be cut?**"
@@ -91,7 +93,7 @@ def arrange(experiment_id: str) -> None:
     _arranged.append(experiment_id)
     client = mlflow.MlflowClient()
     try:
-        with impatient():
+        with impatient(_SECONDS):
             known = client.get_experiment(experiment_id).tags
             said = _views() | {MLFLOW_RUN_NOTE: _how_to_read(experiment_id)}
             if not known.get(MLFLOW_RUN_NOTE, _BEGINS).startswith(_BEGINS):
