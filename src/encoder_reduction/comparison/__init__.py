@@ -1,18 +1,15 @@
 """The comparison: reads the finished runs back and turns them into tables, pictures and an answer.
 
-``selection`` says which runs and configurations count; ``changes``, ``significance``, ``sensitivity`` and
-``expectations`` what they show, ``equal_budget`` and ``winners`` what they show at the same budget, ``runtimes`` what
-they show outside of PyTorch; ``answer``, ``budget_answer``, ``tables``, ``pictures``, ``budget_pictures``,
-``runtime_pictures``, ``budget_report``, ``runtime_report`` and ``report`` write it down, ``best_models`` registers. It
-knows runs only by what the store has of them: nothing of networks, texts or how a run comes about.
+``gathered`` reads, ``selection`` says which runs and configurations count; ``changes``, ``significance``,
+``sensitivity`` and ``expectations`` what they show, ``equal_budget`` and ``winners`` what they show at the same budget,
+``runtimes`` what they show outside of PyTorch; ``answer``, ``budget_answer``, ``tables``, ``pictures``,
+``budget_pictures``, ``runtime_pictures``, ``budget_report``, ``runtime_report`` and ``report`` write it down,
+``best_models`` registers, with ``model_cards``. It knows runs only by what the store has of them: nothing of networks,
+texts or how a run comes about.
 """
-
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 
 import pandas as pd
 
-from ..errors import UserError
 from ..plan.presets import Preset
 from ..plan.sections import RULES
 from ..plan.study import Study
@@ -22,9 +19,9 @@ from . import best_models, pictures, runtime_report, selection, sensitivity, tab
 from .answer import answer, method, recovery_answer, transfer_answer
 from .budget_answer import how_to_ask, why_halves_differ
 from .budget_report import at_equal_budget
-from .changes import changes, gains_by_row
-from .equal_budget import at_budgets
+from .changes import gains_by_row
 from .expectations import expectations
+from .gathered import Choice, Gathered, gather
 from .model_cards import model_cards
 from .report import Section, as_markdown, as_page
 
@@ -32,25 +29,6 @@ __all__ = ["Choice", "compare", "experiment_of"]
 
 _QUESTION = "Which dimension matters most, for quality and for cost?"
 _HALVES = "The plan's own question: each dimension halved"
-
-
-@dataclass(frozen=True)
-class Choice:
-    """Which runs are compared, and how the best configuration is chosen.
-
-    Attributes:
-        rule: one of ``plan.sections.RULES``.
-        seeds: only these; all by default.
-        device: only runs from this one; by default the one with the most runs.
-        tags: only runs with these MLflow tags.
-        experiment: the experiment's name; that of the comparison's own run by default.
-    """
-
-    rule: str = "accuracy"
-    seeds: Sequence[int] = ()
-    device: str | None = None
-    tags: Mapping[str, str] = field(default_factory=dict)
-    experiment: str | None = None
 
 
 def experiment_of(run: Run, choice: Choice) -> str:
@@ -62,7 +40,7 @@ def experiment_of(run: Run, choice: Choice) -> str:
     return destination.experiment_named(choice.experiment) if choice.experiment else run.experiment_id
 
 
-def compare(study: Study, run: Run, choice: Choice = Choice()) -> str:
+def compare(study: Study, run: Run, choice: Choice | None = None) -> str:
     """Compare the finished runs of a study.
 
     Tables, answer and registry take runs that did what the study's plan says; those that differ in how much stays are
@@ -77,67 +55,48 @@ def compare(study: Study, run: Run, choice: Choice = Choice()) -> str:
     Raises:
         UserError: no run is left to compare, or there is no such experiment.
     """
+    choice = choice or Choice()
     preset, experiment_id = study.preset, experiment_of(run, choice)
-    finished = store.finished_runs(experiment_id, **{**choice.tags, "preset": preset.name})
-    runs = selection.latest_runs(finished, study, choice.seeds, choice.device)
-    if (runs.planned["stage"].eq("transfer") | runs.planned["budget"].ne("")).all():
-        raise UserError(
-            f"No finished baseline or reduction on {preset.source.name} is left to compare that did what the plan says"
-            f" ({len(runs.other_sizes) + len(runs.beside)} did something else): run these first, or give compare the"
-            " values that they were run with, as -P epochs=2."
-        )
-    found, adapted = selection.split_stages(selection.configurations(runs.planned))
-    found, to_budgets = selection.split_budgets(found)
-    as_planned, cut_again = selection.split_starts(found)
-    source, recovered, target = (selection.best(rows, choice.rule) for rows in (as_planned, cut_again, adapted))
-    shown = (source, recovered, target, to_budgets)
-    predictions = store.predictions_of(run_id for rows in shown for run_id in _run_ids(rows))
-    ratios = store.speed_ratios(experiment_id, preset.name)
-    changed = changes(source, ratios, predictions)
-    baselines = source[source["dim"].eq("none")]
-    changed_again = changes(pd.concat([baselines, recovered], ignore_index=True), pd.DataFrame(), predictions)
-    changed_there = changes(target, pd.DataFrame(), predictions)
-    before_adapting = sensitivity.of_same_start(target, changed, changed_again)
-
-    out = store.runs_out_of_reach(experiment_id, **{**choice.tags, "preset": preset.name})
-    beyond = selection.beyond(out, runs.planned, study)
-    validation = store.predictions_of(_run_ids(to_budgets), store.VALIDATION_FILE)
-    equal = at_budgets(to_budgets, baselines, beyond, ratios, (predictions, validation))
-
-    everything = pd.concat([runs.planned, runs.other_sizes, runs.beside])
-    elsewhere = runtime_report.where_it_runs(experiment_id, preset.name, everything)
-    how_to_ask_elsewhere = [] if elsewhere else [runtime_report.how_to_ask(preset.name)]
-    # What nothing was chosen from answers nothing yet.
-    answered = any(at.chosen for at in equal)
-    at_budget = at_equal_budget(_QUESTION if answered else "At equal budget", equal, everything, (source, changed))
-    each = [(source, changed), (recovered, changed_again), (target, changed_there)]
-    each += [(at.rows[at.rows["dim"].ne("none")], at.changes) for at in equal]
-    cards = model_cards(each, runs.planned, experiment_id)
-    sections = [
-        *(at_budget if answered else []),
-        _answer(answered, preset, source, changed, predictions),
-        *(at_budget if not answered else []),
-        _on_source(preset, source),
-        *_recovered(preset, source, recovered, changed, changed_again),
-        _on_target(preset, choice.rule, found, (source, target), (before_adapting, changed_there)),
-        _each(changed),
-        *_keep_levels(pd.concat([each[each["start"].eq("pretrained")] for each in (runs.planned, runs.other_sizes)])),
-        *elsewhere,
-        *_beside(runs.beside),
-        *_training(source),
-        Section(
-            "Which model do I take?",
-            [best_models.registered_models(found, choice.rule, cards, equal), *how_to_ask_elsewhere],
-        ),
-        _conditions(source, choice, runs.left_out),
-    ]
-    figures = [tables.every_figure(rows, changes_of) for rows, changes_of in each if len(rows)]
+    gathered = gather(study, experiment_id, choice)
+    sections = _sections(preset, gathered, choice, experiment_id)
+    figures = [tables.every_figure(rows, changes) for rows, changes in gathered.compared if len(rows)]
     run.table(pd.concat(figures), "every_figure.csv")
     _log(run, sections)
-    links = Section("Runs", [best_models.run_links(pd.concat([source, recovered, to_budgets, target]), experiment_id)])
+    linked = [gathered.source, gathered.recovered, gathered.to_budgets, gathered.target]
+    links = Section("Runs", [best_models.run_links(pd.concat(linked), experiment_id)])
     run.text(as_page(f"Encoder reduction: {preset.name}", [*sections, links]), "report.html")
     run.text(as_markdown([*sections, links]), "report.md")
     return as_markdown(sections)
+
+
+def _sections(preset: Preset, gathered: Gathered, choice: Choice, experiment_id: str) -> list[Section]:
+    """The report, the answer first."""
+    source, changed, changed_again = gathered.source, gathered.changed, gathered.changed_again
+    # What nothing was chosen from answers nothing yet.
+    answered = any(at.chosen for at in gathered.equal)
+    at_budget = at_equal_budget(
+        _QUESTION if answered else "At equal budget", gathered.equal, gathered.everything, (source, changed)
+    )
+    elsewhere = runtime_report.where_it_runs(experiment_id, preset.name, gathered.everything)
+    cards = model_cards(gathered.compared, gathered.runs.planned, experiment_id)
+    take = [best_models.registered_models(gathered.found, choice.rule, cards, gathered.equal)]
+    of_any_size = pd.concat([gathered.runs.planned, gathered.runs.other_sizes])
+    adapted = (source, gathered.target), (gathered.before_adapting, gathered.changed_there)
+    return [
+        *(at_budget if answered else []),
+        _answer(answered, preset, source, changed, gathered.predictions),
+        *(at_budget if not answered else []),
+        _on_source(preset, source),
+        *_recovered(preset, source, gathered.recovered, changed, changed_again),
+        _on_target(preset, choice.rule, gathered.found, *adapted),
+        _each(changed),
+        *_keep_levels(of_any_size[of_any_size["start"].eq("pretrained")]),
+        *elsewhere,
+        *_beside(gathered.runs.beside),
+        *_training(source),
+        Section("Which model do I take?", take + ([] if elsewhere else [runtime_report.how_to_ask(preset.name)])),
+        _conditions(source, choice, gathered.runs.left_out),
+    ]
 
 
 def _answer(
@@ -297,7 +256,3 @@ def _log(run: Run, sections: list[Section]) -> None:
             run.text(as_page(section.title, [Section("", [table])]), f"{table.name}.html")
         for picture in section.pictures:
             run.figure(picture.figure, picture.name)
-
-
-def _run_ids(rows: pd.DataFrame) -> list[str]:
-    return [run_id for ids in rows["run_ids"] for run_id in ids.values()]
