@@ -1,5 +1,6 @@
 """One run, top to bottom: load, reduce, fine-tune, evaluate, profile, log."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -101,7 +102,8 @@ def execute(
         profiling = that_fit(plan.profiling, model)
         model.to(device)
         stopwatch.lap("loading")
-        run.inputs(datasets.of_splits(plan.corpus, data), built_on(plan, source_run))
+        earlier = built_on(plan, source_run)
+        run.inputs(datasets.of_splits(plan.corpus, data), [row["run_id"] for row in earlier])
         tokenised = {split: tokenise(data[split], tokenizer, settings.max_length) for split in data}
         check_words(tokenised["train"], tokenizer, f"the training texts of {plan.corpus.name}")
         if settings.epochs:
@@ -173,7 +175,7 @@ def execute(
             **figures.of_inference(inference),
             **beside,
             **figures.of_training(training, training_energy.joules, inference),
-            "total_training_seconds": training.seconds + spent_before(plan, source_run),
+            "total_training_seconds": training.seconds + spent_before(earlier),
             **figures.of_memory(training, training_memory, inference_memory),
             **stopwatch.seconds(),
         }
@@ -226,13 +228,16 @@ def train(
     )
 
 
-def built_on(plan: RunPlan, source_run: str | None) -> set[str]:
-    """The runs that a run starts or learns from."""
+def built_on(plan: RunPlan, source_run: str | None) -> list[dict[str, Any]]:
+    """The finished runs that a run starts or learns from.
+
+    Raises:
+        UserError: one of them is not there, or not finished.
+    """
     teacher = plan.distillation and plan.distillation.teacher
-    return {source_run, teacher} - {None}
+    return [store.finished_run(run_id) for run_id in sorted({source_run, teacher} - {None})]
 
 
-def spent_before(plan: RunPlan, source_run: str | None) -> float:
+def spent_before(earlier: Sequence[dict[str, Any]]) -> float:
     """Seconds of training that went into what a run starts or learns from."""
-    earlier = [store.finished_run(run_id) for run_id in built_on(plan, source_run)]
     return sum(row.get("total_training_seconds", row.get("training_seconds", 0.0)) for row in earlier)
