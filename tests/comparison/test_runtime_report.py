@@ -52,7 +52,8 @@ def profile(ids, planted=PLANTED, without=()):
             rows.append({"run_id": ids[dim], "reference": reference, "name": dim, "model": "bert",
                          "config": "baseline" if dim == "none" else f"{dim}-6",
                          "runtime": runtime, "precision": RUNTIMES[runtime], "device": "some CPU",
-                         "speed_ratio": speed, "low": speed - 0.1, "high": speed + 0.1, "accuracy": count / 1000,
+                         "speed_ratio": speed, "low": speed - 0.1, "high": speed + 0.1, "single_speed_ratio": 2 * speed,
+                         "single_low": speed, "single_high": 3 * speed, "accuracy": count / 1000,
                          "f1": count / 1000, "examples": 1000, "megabytes": 90 / speed})  # fmt: skip
             if (dim, runtime) not in without:
                 file = store.runtime_predictions_file(ids[dim], runtime)
@@ -86,9 +87,9 @@ def test_one_sentence_says_what_cutting_quantising_and_both_give(experiment_id):
     profile(runs())
     assert said(experiment_id)[0] == (
         "**minilm-bert, beside its baseline in PyTorch (fp32): quantised to int8 it is 2.50 times as fast (2.40 to"
-        " 2.60; -0.5 points, within noise); cut (heads-6) it is 1.40 times as fast (1.30 to 1.50; -2.0 points, loss on"
-        " these runs); cut and quantised to int8 it is 3.50 times as fast (3.40 to 3.60; -6.0 points, loss on these"
-        " runs).**"
+        " 2.60), 5.00 times one text at a time (-0.5 points, within noise); cut (heads-6) it is 1.40 times as fast"
+        " (1.30 to 1.50), 2.80 times one text at a time (-2.0 points, loss on these runs); cut and quantised to int8 it"
+        " is 3.50 times as fast (3.40 to 3.60), 7.00 times one text at a time (-6.0 points, loss on these runs).**"
     )
 
 
@@ -100,6 +101,7 @@ def test_each_row_is_held_against_its_own_run_and_against_the_baseline(experimen
     assert rows.loc[("layers-6", "onnxruntime"), [ALONE, WHOLE]].tolist() == pytest.approx([0, -10])
     assert rows.loc[("baseline", "onnxruntime-int8"), [ALONE, WHOLE]].tolist() == pytest.approx([-0.5, -0.5])
     assert rows.loc[("layers-6", "onnxruntime-int8"), "Computes in"] == "int8"
+    assert rows.loc[("layers-6", "onnxruntime-int8"), ["Times as fast", "One text"]].tolist() == [5, 10]
     assert rows.loc[("heads-6", "onnxruntime-int8"), "File (MB)"] == pytest.approx(90 / 3.5)
     alone = rows.loc[("heads-6", "onnxruntime-int8")]
     # 40 of 1,000 lost and none gained: the error of the mean is sqrt(0.04 * 0.96 / 999).
@@ -136,7 +138,7 @@ def test_the_latest_measurement_of_runs_that_count_is_taken(experiment_id):
 def test_without_predictions_figures_stand_and_nothing_is_said_of_noise(experiment_id):
     profile(runs(), without=[("none", "onnxruntime-int8"), ("heads", "onnxruntime-int8")])
     sentence, _ = said(experiment_id)
-    assert "quantised to int8 it is 2.50 times as fast (2.40 to 2.60; accuracy not compared)" in sentence
+    assert "2.50 times as fast (2.40 to 2.60), 5.00 times one text at a time (accuracy not compared)" in sentence
 
 
 def test_a_store_without_such_a_measurement_says_how_to_ask():

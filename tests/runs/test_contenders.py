@@ -1,10 +1,14 @@
 """A paired measurement in several runtimes, of real networks in a real store; and what compare makes of it."""
 
+import importlib
+
 import mlflow
 import pandas as pd
 import pytest
+from click.testing import CliRunner
 from stores import finished, with_model
 
+from conftest import ROOT
 from encoder_reduction import comparison
 from encoder_reduction.errors import UserError
 from encoder_reduction.plan import presets
@@ -57,6 +61,8 @@ def test_each_run_takes_its_turns_in_each_runtime_and_is_scored_there(models):
     assert list(zip(scored["run_id"], scored["runtime"], strict=True)) == keys
     texts = ratios[ratios["workload"].eq("texts") & ratios["batch_size"].eq(16)]
     assert scored["speed_ratio"].tolist() == texts["speed_ratio"].tolist()
+    singles = ratios[ratios["workload"].eq("texts") & ratios["batch_size"].eq(1)]
+    assert scored["single_high"].tolist() == singles["high"].tolist()
     by_runtime = scored.groupby("runtime")["megabytes"].max()
     assert by_runtime["onnxruntime-int8"] < 0.4 * by_runtime["onnxruntime"]
     assert by_runtime["torch"] == pytest.approx(by_runtime["onnxruntime"], rel=0.1)
@@ -110,3 +116,19 @@ def test_runtimes_are_said_in_any_order_and_pytorch_is_always_among_them():
 def test_an_unknown_runtime_is_one_sentence_with_those_that_there_are():
     with pytest.raises(UserError, match=r"=tensorrt is not allowed: .*'torch', 'onnxruntime' or 'onnxruntime-int8'\.$"):
         updated(Runtimes(), {"runtimes": "torch,tensorrt"})
+
+
+@pytest.mark.parametrize(("given", "asked"), [([], ("torch",)), (["--runtimes=onnxruntime"], ("torch", "onnxruntime"))])
+def test_the_command_hands_the_runtimes_on(given, asked, monkeypatch):
+    seen = []
+
+    def execute(plan, run_ids, runtimes):
+        seen.append((run_ids, runtimes))
+        return paired.Outcome("", pd.DataFrame({"runtime": runtimes}), pd.DataFrame())
+
+    monkeypatch.syspath_prepend(ROOT / "entry_points")
+    monkeypatch.setattr(paired, "execute", execute)
+    command = importlib.import_module("profile_runs").main
+    result = CliRunner().invoke(command, ["--model=bert", "--preset=packaged", "--runs=one,two", *given])
+    assert result.exit_code == 0, result.output
+    assert seen == [(["one", "two"], asked)]

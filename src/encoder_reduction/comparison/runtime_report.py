@@ -25,7 +25,7 @@ def where_it_runs(experiment_id: str, preset: str, runs: pd.DataFrame) -> list[S
     section = Section("Where it runs")
     section.say("\n\n".join(_answer(own) for _, own in rows.groupby("checkpoint", sort=False)))
     caption = (
-        "Accuracy on test against speed in each runtime: a line a network, from PyTorch to ONNX Runtime to int8."
+        "Accuracy on test against speed in the plan's batches: a line a network, from PyTorch to ONNX Runtime to int8."
         " Hollow: the plan's half, not recovered. Whiskers: 95% intervals, of accuracy against the baseline in PyTorch"
         " over the test examples, of speed over the rounds."
     )
@@ -56,6 +56,9 @@ def _table(rows: pd.DataFrame) -> pd.DataFrame:
             "Times as fast": rows["speed_ratio"],
             "Times as fast low": rows["low"],
             "Times as fast high": rows["high"],
+            "One text": rows["single_speed_ratio"],
+            "One text low": rows["single_low"],
+            "One text high": rows["single_high"],
             "Accuracy": rows["accuracy"],
             ALONE: rows[ALONE],
             f"{ALONE} low": rows[f"{ALONE} low"],
@@ -90,15 +93,17 @@ def _answer(rows: pd.DataFrame) -> str:
 def _gives(row: pd.Series) -> str:
     points = row[WHOLE]
     lost = f"{points:+.1f} points, {row[f'{WHOLE} verdict']}" if not np.isnan(points) else "accuracy not compared"
-    return f"it is {row['speed_ratio']:.2f} times as fast ({row['low']:.2f} to {row['high']:.2f}; {lost})"
+    single = f"{row['single_speed_ratio']:.2f} times one text at a time"
+    return f"it is {row['speed_ratio']:.2f} times as fast ({row['low']:.2f} to {row['high']:.2f}), {single} ({lost})"
 
 
 def _method(rows: pd.DataFrame) -> str:
     sizes = sorted(set(rows["examples"]))
     return (
         "Times are of the baseline in PyTorch over each, measured in turn in one process with as many threads, on the"
-        f" same batches. Accuracy is of {' and '.join(map(str, sizes))} test texts in batches of the plan's size: in"
-        " int8 the range of a batch is shared by its texts, so others beside a text may change its answer. Each row is"
-        " one trained run: intervals and McNemar's exact test (p after Holm's correction) say what other texts would"
-        " show of these very models. The cut of the sentence is the most accurate on validation."
+        " same test texts: in batches of the plan's size, and one text at a time. Accuracy is"
+        f" of {' and '.join(map(str, sizes))} test texts in batches of the plan's size: in int8 the range of a batch is"
+        " shared by its texts, so others beside a text may change its answer. Each row is one trained run: intervals"
+        " and McNemar's exact test (p after Holm's correction) say what other texts would show of these very models."
+        " The cut of the sentence is the most accurate on validation."
     )

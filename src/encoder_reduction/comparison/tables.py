@@ -37,6 +37,7 @@ _NUMBERS = {
     "Training Time (s)": "{:.1f}",
     "Speed-up": "{:.2f}",
     "Times as fast": "{:.2f}",
+    "One text": "{:.2f}",
     "File (MB)": "{:.1f}",
     "Parameters (M)": "{:.1f}",
     "Inference memory (GB)": "{:.2f}",
@@ -120,6 +121,7 @@ def runtimes_in_brief(every: pd.DataFrame) -> pd.DataFrame:
     shown = every[["Model", "Config", "Runtime", "Computes in"]].copy()
     for figure, name, form in (
         ("Times as fast", "95%", "{:.2f}"),
+        ("One text", "95% of one text", "{:.2f}"),
         ("Accuracy", None, ""),
         ("Against PyTorch (points)", "95% against PyTorch", "{:+.1f}"),
         ("Difference", None, ""),

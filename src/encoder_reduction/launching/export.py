@@ -100,7 +100,8 @@ def _said(name: str, precision: str, place: Path, checked: folder.Checked) -> st
             f"beside the folder of Hugging Face: {place / HUGGING_FACE}\n"
             f"{beside}; of {checked.texts} packaged texts, {checked.agreement:.1%} get the same label.",
             f"With onnxruntime:\n\n{onnxruntime_code(place)}",
-            f"With optimum (pip install optimum[onnxruntime]):\n\n{optimum_code(place)}",
+            "With optimum, in an environment of its own (pip install optimum-onnx[onnxruntime]):\n\n"
+            + optimum_code(place),
         ]
     )
 

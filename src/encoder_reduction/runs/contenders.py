@@ -114,7 +114,9 @@ def in_each_runtime(
 
 
 def as_table(contenders: Sequence[Contender], ratios: pd.DataFrame, evaluations: Sequence[Evaluation]) -> pd.DataFrame:
-    """One row a contender: what it is, what it scores on test, how fast it is on texts in the plan's batches.
+    """One row a contender: what it is, what it scores on test, how fast it is on texts.
+
+    Speeds are in the plan's batches, and as ``single_...`` of one text at a time.
 
     Args:
         contenders: in order; the first is the reference.
@@ -122,9 +124,12 @@ def as_table(contenders: Sequence[Contender], ratios: pd.DataFrame, evaluations:
         evaluations: of the contenders, on the test split.
     """
     first = contenders[0]
-    batch_size = first.profiler.fine_tuning.batch_size
-    speeds = ratios[ratios["workload"].eq(TEXTS) & ratios["batch_size"].eq(batch_size)]
-    speeds = speeds.set_index(["run_id", "runtime"])[["speed_ratio", "low", "high"]]
+    texts = ratios[ratios["workload"].eq(TEXTS)].set_index(["run_id", "runtime"])
+    speeds, singles = (
+        texts.loc[texts["batch_size"].eq(size), ["speed_ratio", "low", "high"]]
+        for size in (first.profiler.fine_tuning.batch_size, 1)
+    )
+    speeds = speeds.join(singles.add_prefix("single_"))
     return pd.DataFrame(
         [
             {
