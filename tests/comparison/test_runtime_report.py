@@ -155,8 +155,11 @@ def test_the_picture_names_what_is_cut_quantised_and_both(experiment_id):
     profile(runs())
     figure = runtime_pictures.against_speed(measured(experiment_id, "packaged", counted(experiment_id)))
     FigureCanvasAgg(figure).draw()
-    (axes,) = figure.axes
-    named = {text.get_text(): tuple(text.xy) for text in axes.texts}
-    assert named == {"baseline": (1.0, 0.9), "quantised": (2.5, 0.895), "cut": (1.4, 0.88), "both": (3.5, 0.84)}
-    lines = [line.get_xdata().tolist() for line in axes.lines if len(line.get_xdata()) == 3]
-    assert lines == [[1.0, 1.5, 2.5], [1.4, 2.1, 3.5], [2.0, 3.0, 5.0]]
+    for axes, factor in zip(figure.axes, (1, 2), strict=True):
+        named = {text.get_text(): tuple(text.xy) for text in axes.texts}
+        assert named == {
+            "baseline": (1.0 * factor, 0.9), "quantised": (2.5 * factor, 0.895),
+            "cut": (1.4 * factor, 0.88), "both": (3.5 * factor, 0.84),
+        }  # fmt: skip
+        lines = [line.get_xdata().tolist() for line in axes.lines if len(line.get_xdata()) == 3]
+        assert lines == [[factor * x for x in own] for own in ([1.0, 1.5, 2.5], [1.4, 2.1, 3.5], [2.0, 3.0, 5.0])]

@@ -25,9 +25,9 @@ def where_it_runs(experiment_id: str, preset: str, runs: pd.DataFrame) -> list[S
     section = Section("Where it runs")
     section.say("\n\n".join(_answer(own) for _, own in rows.groupby("checkpoint", sort=False)))
     caption = (
-        "Accuracy on test against speed in the plan's batches: a line a network, from PyTorch to ONNX Runtime to int8."
-        " Hollow: the plan's half, not recovered. Whiskers: 95% intervals, of accuracy against the baseline in PyTorch"
-        " over the test examples, of speed over the rounds."
+        "Accuracy on test against speed, in the plan's batches and one text at a time: a line a network, from PyTorch"
+        " to ONNX Runtime to int8. Hollow: the plan's half, not recovered. Whiskers: 95% intervals, of accuracy against"
+        " the baseline in PyTorch over the test examples, of speed over the rounds."
     )
     section.picture("runtimes", runtime_pictures.against_speed(rows), caption)
     every = _table(rows)
