@@ -2,7 +2,6 @@
 
 import os
 import sys
-from collections import defaultdict
 
 import mlflow
 import pytest
@@ -94,8 +93,8 @@ def test_what_is_chosen_taught_from_or_still_needed_stays(experiment, plant):
 
 def registered_again(experiment):
     runs = selection.latest_runs(store.finished_runs(experiment, preset=PRESET.name), Study(PRESET)).planned
-    found, cards = selection.split_stages(selection.configurations(runs))[0], defaultdict(lambda: registry.Card("", {}))
-    return best_models.registered_models(found, "accuracy", cards)
+    found = selection.split_stages(selection.configurations(runs))[0]
+    return best_models.registered_models(found, "accuracy", lambda row: registry.Card("", {}))
 
 
 @pytest.mark.parametrize(("keep_models", "more"), [("all", ()), ("best", ("-P", "keep_models=best"))])

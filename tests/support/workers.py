@@ -15,6 +15,10 @@ from encoder_reduction.tracking.datasets import DataSet
 
 EXPERIMENT = "workers"
 POINTS = 25
+SAME_DATA = {
+    split: DataSet(f"texts-{split}", "digest", context, "local", "{}", "{}")
+    for split, context in (("train", "training"), ("validation", "validation"), ("test", "testing"))
+}
 
 
 def log_a_run(number: int, address: str) -> tuple[str, float]:
@@ -28,7 +32,7 @@ def log_a_run(number: int, address: str) -> tuple[str, float]:
             run.point({"train_loss": number + step}, step)
             run.send_points()
             slowest = max(slowest, time.perf_counter() - started)
-        run.inputs({"test": DataSet("texts-test", f"digest-{number}", "testing", "local", "{}", "{}")}, [])
+        run.inputs(SAME_DATA, [])
         run.metrics({"accuracy": number / 16}, lambda name: "test")
         run.text("done", "done.txt")
     return run.run_id, slowest

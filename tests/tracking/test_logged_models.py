@@ -38,7 +38,11 @@ def test_a_removed_model_leaves_no_file_and_says_what_removed_it(artifacts, pack
     with_model(kept, tokenizer)
     alone = megabytes(artifacts)
     with_model(gone, tokenizer)
+    note = "What was done.\n\n```python\nmlflow.pyfunc.load_model(...)\n```"
+    mlflow.MlflowClient().set_tag(gone, "mlflow.note.content", note)
     freed = logged_models.remove_models(gone, "keep_models=best")
+    said = mlflow.get_run(gone).data.tags["mlflow.note.content"]
+    assert said == "What was done.\n\nIts model was removed by `keep_models=best`."
     assert freed == pytest.approx(alone, rel=1e-3)
     assert freed > 4
     assert megabytes(artifacts) == pytest.approx(alone)

@@ -14,14 +14,14 @@ import pandas as pd
 import pytest
 import requests
 from machines import answering, tracked, tracking_server
-from workers import EXPERIMENT, POINTS
+from workers import EXPERIMENT, POINTS, SAME_DATA
 
 from conftest import ROOT
 from encoder_reduction.data import cache
 from encoder_reduction.errors import UserError
 from encoder_reduction.tracking import opening, patience, registry
 from encoder_reduction.tracking.datasets import DataSet
-from encoder_reduction.tracking.logged_models import latest_model
+from encoder_reduction.tracking.logged_models import Entry, latest_model
 from encoder_reduction.tracking.outbox import Outbox
 from encoder_reduction.tracking.run_folder import RunFolder
 
@@ -132,6 +132,49 @@ def test_a_model_that_arrived_in_part_is_logged_again(server, experiment, packag
     card = registry.Card("Half of a model.", {})
     assert registry.register_model("half", "best", run.run_id, card) == "models:/encoder-reduction-half@best"
     assert mlflow.pyfunc.load_model("models:/encoder-reduction-half@best").predict(["Dull."])
+
+
+def test_a_data_set_that_another_run_adds_meanwhile_is_found(server, experiment, monkeypatch):
+    """MLflow looks for it and then adds it."""
+    log, refusals = mlflow.MlflowClient.log_inputs, ["UNIQUE constraint failed: datasets.name", "duplicate key value"]
+
+    def meanwhile(self, *arguments):
+        if refusals:
+            raise mlflow.exceptions.MlflowException(refusals.pop(), error_code=1000)
+        return log(self, *arguments)
+
+    monkeypatch.setattr(mlflow.MlflowClient, "log_inputs", meanwhile)
+    with opening.open_run(experiment_id=experiment) as run:
+        run.inputs(DATA, [])
+    assert [data.dataset.name for data in mlflow.get_run(run.run_id).inputs.dataset_inputs] == ["reviews-test"]
+    assert not refusals
+
+
+def test_what_an_earlier_version_has_left_is_delivered(server, experiment, packaged):
+    """Its messages say neither whose figures they are nor what the model is called."""
+    with opening.open_run(experiment_id=experiment) as run:
+        messages = Outbox(run.folder)
+        messages.batch([mlflow.entities.Metric("accuracy", 0.75, 1, 0)])
+        folder = messages.model(Entry("new", {}, {}), packaged["bert"][0].save_pretrained)
+        packaged["bert"][1].save_pretrained(folder)
+        for message in run.folder.messages():
+            file = message / "message.json"
+            content = json.loads(file.read_text())
+            old = {key: value for key, value in content.items() if key not in ("of_model", "entry")}
+            file.write_text(json.dumps(old | ({"metrics": [["accuracy", 0.75, 1, 0]]} if "metrics" in old else {})))
+        assert messages.deliver()
+    assert mlflow.get_run(run.run_id).data.metrics["accuracy"] == 0.75
+    assert latest_model(run.run_id).name == "model"
+
+
+def test_a_figure_of_other_runs_is_theirs_and_their_models(server, experiment, packaged):
+    with opening.open_run(experiment_id=experiment) as measured:
+        measured.model(*packaged["bert"])
+    with opening.open_run(experiment_id=experiment) as run:
+        run.figures_of_others("speed_up", {measured.run_id: 2.5})
+    assert mlflow.get_run(measured.run_id).data.metrics["speed_up"] == 2.5
+    assert {metric.key: metric.value for metric in latest_model(measured.run_id).metrics} == {"speed_up": 2.5}
+    assert "speed_up" not in mlflow.get_run(run.run_id).data.metrics
 
 
 def test_a_run_that_says_its_model_again_has_one(server, experiment, packaged):
@@ -312,7 +355,8 @@ def test_sixteen_workers_log_at_once(kind, request, tmp_path):
                 (step, number + step) for step in range(1, POINTS + 1)
             ]
             assert [file.path for file in client.list_artifacts(run.info.run_id)] == ["done.txt"]
-            assert [data.dataset.digest for data in run.inputs.dataset_inputs] == [f"digest-{number}"]
+            found = {(data.dataset.name, data.dataset.digest) for data in run.inputs.dataset_inputs}
+            assert found == {(data.name, data.digest) for data in SAME_DATA.values()}
             assert run.data.metrics["accuracy"] == number / 16
     finally:
         server.stop()

@@ -57,6 +57,16 @@ def test_views_are_written_once_and_again_where_they_differ(experiment_id, monke
     assert mlflow.get_experiment(experiment_id).tags[written[0]] != "{}"
 
 
+def test_a_store_that_refuses_views_keeps_nobody_from_a_run(experiment_id, monkeypatch):
+    def refused(*_):
+        raise mlflow.exceptions.MlflowException("Permission denied")
+
+    monkeypatch.setattr(pages, "_arranged", [])
+    monkeypatch.setattr(mlflow.MlflowClient, "set_experiment_tag", refused)
+    pages.arrange(experiment_id)
+    assert pages.where_to_look() == []  # An address would name a view that is not there.
+
+
 def test_an_experiment_says_how_to_read_it_unless_somebody_has_written_another(experiment_id):
     pages.arrange(experiment_id)
     note, client = "mlflow.note.content", mlflow.MlflowClient()

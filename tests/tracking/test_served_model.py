@@ -113,9 +113,11 @@ def test_a_table_is_scored_by_its_column_of_texts(runs):
     for rows in (pd.DataFrame(table), table, pd.DataFrame(table).to_dict("records"), {"text": texts}):
         assert model.predict(rows) == expected
     assert model.predict({"title": "w9", "text": texts[0]}) == [pytest.approx(expected[0])]
-    for nothing in ({"title": texts, "review": texts}, {"review": texts}, {"text": ["good", None]}):
+    columns = ({"title": texts, "review": texts}, {"review": texts}, {"text": ["good", None]})
+    others = ({"review": "nice"}, {"text": None}, [{"text": "good"}, "bad"], [{"review": "nice"}])
+    for nothing in (*map(pd.DataFrame, columns), *columns, *others):
         with pytest.raises(MlflowException, match="column 'text'"):
-            model.predict(pd.DataFrame(nothing))
+            model.predict(nothing)
 
 
 @pytest.mark.parametrize("runs", ["bert"], indirect=True)

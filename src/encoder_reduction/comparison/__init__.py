@@ -13,7 +13,7 @@ import pandas as pd
 from ..plan.presets import Preset
 from ..plan.sections import RULES
 from ..plan.study import Study
-from ..tracking import destination, store
+from ..tracking import destination, pages, store
 from ..tracking.run import Run
 from . import best_models, pictures, runtime_report, selection, sensitivity, tables
 from .answer import answer, method, recovery_answer, transfer_answer
@@ -22,7 +22,7 @@ from .budget_report import at_equal_budget
 from .changes import gains_by_row
 from .expectations import expectations
 from .gathered import Choice, Gathered, gather
-from .model_cards import model_cards
+from .model_cards import ModelCards
 from .report import Section, as_markdown, as_page
 
 __all__ = ["Choice", "compare", "experiment_of"]
@@ -57,6 +57,7 @@ def compare(study: Study, run: Run, choice: Choice | None = None) -> str:
     """
     choice = choice or Choice()
     preset, experiment_id = study.preset, experiment_of(run, choice)
+    pages.arrange(experiment_id)
     gathered = gather(study, experiment_id, choice)
     sections = _sections(preset, gathered, choice, experiment_id)
     figures = [tables.every_figure(rows, changes) for rows, changes in gathered.compared if len(rows)]
@@ -77,9 +78,11 @@ def _sections(preset: Preset, gathered: Gathered, choice: Choice, experiment_id:
     at_budget = at_equal_budget(
         _QUESTION if answered else "At equal budget", gathered.equal, gathered.everything, (source, changed)
     )
-    elsewhere = runtime_report.where_it_runs(experiment_id, preset.name, gathered.everything)
-    cards = model_cards(gathered.compared, gathered.runs.planned, experiment_id)
-    take = [best_models.registered_models(gathered.found, choice.rule, cards, gathered.equal)]
+    elsewhere = runtime_report.where_it_runs(experiment_id, preset.name, gathered.on_source)
+    cards = ModelCards(
+        gathered.baselines, source, gathered.on_source, gathered.ratios, gathered.predictions, experiment_id
+    )
+    take = [best_models.registered_models(gathered.found, choice.rule, cards.of, gathered.equal)]
     of_any_size = pd.concat([gathered.runs.planned, gathered.runs.other_sizes])
     adapted = (source, gathered.target), (gathered.before_adapting, gathered.changed_there)
     return [

@@ -1,17 +1,20 @@
 """Where the rows come from and where the chosen models are: runs, and the MLflow Model Registry."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import pandas as pd
 
 from ..plan.sections import RULES, Budget
 from ..tracking import pages
 from ..tracking.registry import Card, alias_of, register_model
+from .changes import Row
 from .equal_budget import AtBudget
 from .selection import best
 
 
-def registered_models(found: pd.DataFrame, rule: str, cards: Mapping[str, Card], equal: Sequence[AtBudget] = ()) -> str:
+def registered_models(
+    found: pd.DataFrame, rule: str, card_of: Callable[[Row], Card], equal: Sequence[AtBudget] = ()
+) -> str:
     """Register the best reduction of each dimension and overall, per model, and say what they are called.
 
     Of several seeds the first is taken.
@@ -19,7 +22,7 @@ def registered_models(found: pd.DataFrame, rule: str, cards: Mapping[str, Card],
     Args:
         found: all configurations on the source corpus.
         rule: what is best, on validation.
-        cards: what the registry says of each run's model.
+        card_of: what the registry says of the model of a row.
         equal: what there is at equal budget; the chosen one of each is registered, too.
     """
     overall = best_reductions(found, rule).assign(alias="best")
@@ -29,7 +32,7 @@ def registered_models(found: pd.DataFrame, rule: str, cards: Mapping[str, Card],
     for _, own in chosen.groupby("model", sort=False):
         for row in own.to_dict("records"):
             run_id = next(iter(row["run_ids"].values()))
-            uri = register_model(row["model"], row["alias"], run_id, cards[run_id])
+            uri = register_model(row["model"], row["alias"], run_id, card_of(row))
             if uri:
                 how = ", recovered" if row["start"] == "baseline" else ""
                 lines.append(f"- `{uri}`: {row['config']}{how}, test accuracy {row['accuracy']:.3f}")

@@ -48,6 +48,7 @@ class Gathered:
         changed_there: of ``target``.
         before_adapting: of the rows that ``target`` started from.
         equal: what there is at each budget.
+        ratios: of paired measurements.
         predictions: on test, by run id.
     """
 
@@ -62,7 +63,18 @@ class Gathered:
     changed_there: pd.DataFrame
     before_adapting: pd.DataFrame
     equal: list[AtBudget]
+    ratios: pd.DataFrame
     predictions: Predictions
+
+    @property
+    def baselines(self) -> pd.DataFrame:
+        """The chosen rows that are whole."""
+        return self.source[self.source["dim"].eq("none")]
+
+    @property
+    def on_source(self) -> pd.DataFrame:
+        """The runs that count on the source corpus."""
+        return self.runs.planned[self.runs.planned["stage"].ne("transfer")]
 
     @property
     def everything(self) -> pd.DataFrame:
@@ -112,6 +124,7 @@ def gather(study: Study, experiment_id: str, choice: Choice) -> Gathered:
         changed_there=changes(target, pd.DataFrame(), predictions),
         before_adapting=sensitivity.of_same_start(target, changed, changed_again),
         equal=at_budgets(to_budgets, baselines, beyond, ratios, (predictions, validation)),
+        ratios=ratios,
         predictions=predictions,
     )
 

@@ -1,41 +1,73 @@
 """What the registry says of a model: what it is, how good, how fast, from which run."""
 
-from collections.abc import Iterable
+from dataclasses import dataclass
 
 import pandas as pd
 
+from ..tracking import store
 from ..tracking.registry import Card, card
-from .changes import IN_TURN, POINTS, SAVINGS, Row, with_changes
+from .changes import IN_TURN, POINTS, SAVINGS, Predictions, Row, changes
 
 
-def model_cards(
-    compared: Iterable[tuple[pd.DataFrame, pd.DataFrame]], runs: pd.DataFrame, experiment_id: str
-) -> dict[str, Card]:
-    """The card of the model of every compared run, by run id.
+@dataclass(frozen=True)
+class ModelCards:
+    """The cards of one comparison's models, each held against its baseline by itself.
 
-    Args:
-        compared: configurations, and their changes against the baseline.
-        runs: the runs that they are made of.
-        experiment_id: where these are.
+    Attributes:
+        baselines: the chosen rows of the baselines.
+        source: the chosen rows that cut the pretrained encoder, which are measured in turn with the baselines.
+        runs: the runs that all rows are made of.
+        ratios: of paired measurements.
+        predictions: on test, by run id; what is missing is read from the store.
+        experiment_id: where the runs are.
     """
-    by_id = {run["run_id"]: run for run in runs.to_dict("records")}
-    return {
-        run_id: _card(row, by_id[run_id], experiment_id)
-        for rows, changes in compared
-        for row in with_changes(rows[rows["dim"].ne("none")], changes, how="left").to_dict("records")
-        for run_id in row["run_ids"].values()
-    }
 
+    baselines: pd.DataFrame
+    source: pd.DataFrame
+    runs: pd.DataFrame
+    ratios: pd.DataFrame
+    predictions: Predictions
+    experiment_id: str
 
-def _card(row: Row, own: Row, experiment_id: str) -> Card:
-    of = "the trained baseline" if row["start"] == "baseline" else "the pretrained encoder"
-    what = f"**{row['checkpoint']} made smaller: {row['config']}**, cut from {of},"
-    paragraphs = [f"{what} fine-tuned on {own['corpus']} (seed {own['seed']}).", _quality(row, own)]
-    if pd.isna(row[POINTS]):
-        return card([*paragraphs, "No baseline was compared."], own, experiment_id, {})
-    baseline = row["accuracy"] - row[POINTS] / 100
-    against = {"baseline_accuracy": baseline, "speed_up": row["Speed-up"]}
-    return card([*paragraphs, _change(row, baseline), _speed(row)], own, experiment_id, against)
+    def of(self, row: Row) -> Card:
+        """The card of the first seed's model of a configuration."""
+        run_id = next(iter(row["run_ids"].values()))
+        own = self._run(run_id)
+        of = "the trained baseline" if row["start"] == "baseline" else "the pretrained encoder"
+        what = f"{row['checkpoint']}, {row['config']}, cut from {of},"
+        paragraphs = [f"{what} fine-tuned on {own['corpus']} (seed {own['seed']}).", _quality(row, own)]
+        baseline = self.baselines[self.baselines["model"].eq(row["model"])]
+        if baseline.empty:
+            return card([*paragraphs, "No baseline was compared."], own, self.experiment_id, {})
+        change = self._change(row, baseline)
+        theirs = baseline.iloc[0]["run_ids"]
+        figures = {"baseline_accuracy": self._run(theirs.get(own["seed"], next(iter(theirs.values()))))["accuracy"]}
+        timed, same_sizes = self._timed(row, change, baseline)
+        if timed is not None:
+            figures["speed_up"] = timed["Speed-up"]
+        paragraphs += [_against(change, baseline.iloc[0]["accuracy"]), _speed(change, timed, same_sizes)]
+        return card(paragraphs, own, self.experiment_id, figures)
+
+    def _run(self, run_id: str) -> Row:
+        return self.runs[self.runs["run_id"].eq(run_id)].iloc[0].to_dict()
+
+    def _change(self, row: Row, baseline: pd.DataFrame) -> pd.Series:
+        """Its row of :func:`.changes.changes`: the only one, so that nothing is corrected for others."""
+        needed = [*row["run_ids"].values(), *baseline.iloc[0]["run_ids"].values()]
+        read = store.predictions_of(run_id for run_id in needed if run_id not in self.predictions)
+        rows = pd.concat([baseline, pd.DataFrame([row])], ignore_index=True)
+        return changes(rows, self.ratios, {**self.predictions, **read}).iloc[0]
+
+    def _timed(self, row: Row, change: pd.Series, baseline: pd.DataFrame) -> tuple[pd.Series | None, bool]:
+        """What says its speed, if anything was measured in turn: it, or what was cut to the same sizes before."""
+        if change["Timed"] == IN_TURN:
+            return change, False
+        same = self.source["model"].eq(row["model"]) & self.source["config"].eq(row["config"])
+        for other in self.source[same].to_dict("records"):
+            measured = self._change(other, baseline)
+            if measured["Timed"] == IN_TURN:
+                return measured, True
+        return None, False
 
 
 def _quality(row: Row, own: Row) -> str:
@@ -44,16 +76,17 @@ def _quality(row: Row, own: Row) -> str:
     return f"**Test accuracy {own['accuracy']:.3f}**, weighted F1 {own['f1']:.3f}{over}."
 
 
-def _change(row: Row, baseline: float) -> str:
+def _against(change: pd.Series, baseline: float) -> str:
     noise = ""
-    if pd.notna(row["95% low"]):
-        noise = f" (95% {row['95% low']:+.1f} to {row['95% high']:+.1f}, {row['Difference']})"
-    return f"The baseline's accuracy is {baseline:.3f}: **{row[POINTS]:+.1f} points**{noise}."
+    if pd.notna(change["95% low"]):
+        noise = f" (95% {change['95% low']:+.1f} to {change['95% high']:+.1f}, {change['Difference']})"
+    return f"The baseline's accuracy is {baseline:.3f}: **{change[POINTS]:+.1f} points**{noise}."
 
 
-def _speed(row: Row) -> str:
-    how = "measured apart, minutes later"
-    if row["Timed"] == IN_TURN:
-        how = f"95% {row['Speed-up low']:.2f} to {row['Speed-up high']:.2f}, measured in turn"
-    share = 100 + row[SAVINGS["parameters"]]
-    return f"**{row['Speed-up']:.2f} times as fast** as the baseline ({how}), with {share:.0f}% of its parameters."
+def _speed(change: pd.Series, timed: pd.Series | None, same_sizes: bool) -> str:
+    parameters = f"{100 + change[SAVINGS['parameters']]:.0f}% of its parameters"
+    if timed is None:
+        return f"It has {parameters}. It was not measured in turn with the baseline, so nothing is said of its speed."
+    on = ", on a network of the same sizes" if same_sizes else ""
+    interval = f"95% {timed['Speed-up low']:.2f} to {timed['Speed-up high']:.2f}, measured in turn{on}"
+    return f"**{timed['Speed-up']:.2f} times as fast** as the baseline ({interval}), with {parameters}."

@@ -84,7 +84,10 @@ def split_of(name: str) -> str | None:
         return "validation"
     if name.startswith("training_") or name == "train_examples":
         return "train"
-    on_test = ("accuracy", "f1", "test_", "inference_ms", "inference_batch", "tokenisation_ms", "end_to_end_ms")
+    on_test = (
+        "accuracy", "whole_accuracy", "f1", "test_", "inference_ms", "inference_batch", "inference_examples",
+        "inference_tokens", "inference_joules", "tokenisation_ms", "end_to_end_ms", "flops_per_example",
+    )  # fmt: skip
     return "test" if name.startswith(on_test) and not re.match(r"inference_ms_\d", name) else None
 
 

@@ -80,6 +80,7 @@ def execute(
         UserError: fewer than two runs, a run that is not finished, or one without a model; a runtime is not installed.
     """
     take_one_gpu()
+    run_ids = list(dict.fromkeys(run_ids))
     several = len(runtimes) > 1
     with opening.open_run(parent, experiment_id) as run:
         tags = {"stage": "profile", "preset": plan.preset, "model": plan.model, "device": device_name()}
@@ -90,7 +91,7 @@ def execute(
         params |= {"inference_precision": resolve_precision(plan.fine_tuning.precision), "runs": ",".join(run_ids)}
         params |= {"runtimes": ",".join(runtimes)} if several else {}
         run.describe(f"{plan.model}/profile", tags, plan.profiling.model_dump() | params)
-        if len(set(run_ids)) < 2:
+        if len(run_ids) < 2:
             raise UserError(f"runs={','.join(run_ids)} is not allowed: give at least two different run ids.")
         if several:
             check_installed()
@@ -107,7 +108,7 @@ def execute(
         run.json(machine.as_dict(), "machine.json")
         run.table(ratios, store.RATIOS_FILE)
         run.metrics(_speeds(ratios))
-        run.metric_of_models("speed_ratio", _speeds_of_models(ratios, plan.fine_tuning.batch_size))
+        run.figures_of_others("speed_up", _speed_ups(ratios, plan.fine_tuning.batch_size))
         return Outcome(run.run_id, ratios, scored)
 
 
@@ -182,7 +183,7 @@ def _speeds(ratios: pd.DataFrame) -> dict[str, float]:
     return figures
 
 
-def _speeds_of_models(ratios: pd.DataFrame, batch_size: int) -> dict[str, float]:
+def _speed_ups(ratios: pd.DataFrame, batch_size: int) -> dict[str, float]:
     """How many times as fast as the reference each run's model is, as the tables show it."""
     shown = ratios[ratios["runtime"].eq(TORCH) & ratios["workload"].eq(TEXTS) & ratios["batch_size"].eq(batch_size)]
     return dict(zip(shown["run_id"], shown["speed_ratio"], strict=True))

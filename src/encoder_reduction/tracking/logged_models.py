@@ -14,6 +14,7 @@ from mlflow.models.model import MLMODEL_FILE_NAME
 from mlflow.store.artifact.artifact_repo import ArtifactRepository
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.types import ColSpec, Schema
+from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 
 from ..errors import UserError, one_line
 
@@ -120,6 +121,7 @@ def remove_models(run_id: str, by: str) -> float:
             repository = get_artifact_repository(model.artifact_location)
             size = _bytes(repository)
             client.set_tag(run_id, REMOVED, by)
+            _correct_note(client, run_id, by)
             # The entry goes last, so that what is broken off is found and removed another time.
             repository.delete_artifacts()
             client.delete_logged_model(model.model_id)
@@ -130,6 +132,13 @@ def remove_models(run_id: str, by: str) -> float:
             ) from error
         freed += size
     return freed / 1e6
+
+
+def _correct_note(client: mlflow.MlflowClient, run_id: str, by: str) -> None:
+    """A run's description ends with how its model is loaded."""
+    said, code, _ = client.get_run(run_id).data.tags.get(MLFLOW_RUN_NOTE, "").partition("```")
+    if code:
+        client.set_tag(run_id, MLFLOW_RUN_NOTE, f"{said}Its model was removed by `{by}`.")
 
 
 def _bytes(repository: ArtifactRepository, folder: str | None = None) -> int:

@@ -26,6 +26,9 @@ _LOGGER = logging.getLogger(__name__)
 _BATCH = 500
 # Beside the messages: the id of the run's model, once it has arrived.
 _MODEL_FILE = "model"
+# What messages had that an earlier version has left.
+_UNNAMED = {"name": "model", "tags": {}, "params": {}}
+_TRIES, _THERE_ALREADY = 5, ("UNIQUE constraint", "duplicate key", "Duplicate entry")
 
 
 class Outbox:
@@ -48,7 +51,7 @@ class Outbox:
         metrics: Sequence[Metric] = (),
         params: Mapping[str, Any] | None = None,
         tags: Mapping[str, Any] | None = None,
-        of_model: str | None = None,
+        of_model: bool = False,
     ) -> None:
         """Put metrics, parameters and tags.
 
@@ -56,7 +59,7 @@ class Outbox:
             metrics: of the run.
             params: of the run.
             tags: of the run.
-            of_model: the run whose model the metrics are of as well.
+            of_model: the metrics are of its model as well.
         """
         points = [
             [each.key, each.value, each.timestamp, each.step, each.dataset_name, each.dataset_digest]
@@ -75,6 +78,14 @@ class Outbox:
     def file(self, name: str, content: bytes) -> None:
         """Put an artifact."""
         self._put({"kind": "file", "name": name}, lambda folder: (folder / Path(name).name).write_bytes(content))
+
+    def figures(self, name: str, values: Mapping[str, float]) -> None:
+        """Put a figure of other runs and of their models, by run id."""
+        self._put({"kind": "figures", "name": name, "values": dict(values), "time": int(time.time() * 1000)})
+
+    def forget_model(self) -> None:
+        """Forget the model that an earlier process has logged: another will be."""
+        (self._folder / _MODEL_FILE).unlink(missing_ok=True)
 
     def model(self, entry: Entry, save: Callable[[Path], None]) -> Path:
         """Put a Hugging Face folder, which ``save`` writes, to be logged as the run's model; where it is until then."""
@@ -145,20 +156,20 @@ def _send(run_id: str, folder: Path) -> None:
     with impatient():
         match message["kind"]:
             case "batch":
-                model_id = _model_of(message["of_model"], run_id, folder.parent)
+                model_id = _own_model(folder.parent) if message.get("of_model") else None
                 client.log_batch(
                     run_id,
-                    [Metric(*point[:4], model_id, *point[4:]) for point in message["metrics"]],
+                    [Metric(*point[:4], model_id, *point[4:6]) for point in message["metrics"]],
                     [Param(*param) for param in message["params"].items()],
                     [RunTag(*tag) for tag in message["tags"].items()],
                 )
             case "inputs":
-                models = [model for each in message["built_on"] if (model := latest_model(each))]
-                client.log_inputs(
-                    run_id,
-                    [DataSet(**each).as_input() for each in message["data"]],
-                    [LoggedModelInput(model.model_id) for model in models],
-                )
+                _log_inputs(client, run_id, message)
+            case "figures":
+                for other, value in message["values"].items():
+                    model = latest_model(other)
+                    metric = Metric(message["name"], value, message["time"], 0, model.model_id if model else None)
+                    client.log_batch(other, [metric])
             case "status":
                 client.set_terminated(run_id, message["status"], message["time"])
             case _:
@@ -169,14 +180,28 @@ def _send(run_id: str, folder: Path) -> None:
                 parent, _, name = message["name"].rpartition("/")
                 client.log_artifact(run_id, str(folder / name), parent or None)
             case "model":
-                model_id = log_model(run_id, folder / "huggingface", Entry(**message["entry"]))
+                model_id = log_model(run_id, folder / "huggingface", Entry(**message.get("entry", _UNNAMED)))
                 (folder.parent / _MODEL_FILE).write_text(model_id)
 
 
-def _model_of(run_id: str | None, own_run: str, outbox: Path) -> str | None:
-    """The id of a run's model, where it has one; of the own run nobody is asked."""
-    if run_id == own_run:
-        noted = outbox / _MODEL_FILE
-        return noted.read_text() if noted.exists() else None
-    model = latest_model(run_id) if run_id else None
-    return model.model_id if model else None
+def _own_model(outbox: Path) -> str | None:
+    """The id of the run's model, once that has arrived; nobody is asked."""
+    noted = outbox / _MODEL_FILE
+    return noted.read_text() if noted.exists() else None
+
+
+def _log_inputs(client: mlflow.MlflowClient, run_id: str, message: Mapping[str, Any]) -> None:
+    """Log what a run uses.
+
+    MLflow looks for a data set and then adds it: of runs that begin together, one may find it added in between.
+    """
+    data = [DataSet(**each).as_input() for each in message["data"]]
+    found = [model for each in message["built_on"] if (model := latest_model(each))]
+    models = [LoggedModelInput(model.model_id) for model in found]
+    for _ in range(_TRIES - 1):
+        try:
+            return client.log_inputs(run_id, data, models)
+        except mlflow.exceptions.MlflowException as error:
+            if not any(words in str(error) for words in _THERE_ALREADY):
+                raise
+    client.log_inputs(run_id, data, models)

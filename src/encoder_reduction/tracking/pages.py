@@ -25,8 +25,8 @@ _VIEW_TAG = "mlflow.sharedViewState."
 # The columns and how wide they are, after those that MLflow always shows.
 _ALWAYS = {"attributes.`Run Name`": 260, "runDateAndNestInfo": 145, "duration": 75}
 _COLUMNS = {
-    "metrics.`accuracy`": 95, "metrics.`f1`": 85, "metrics.`inference_ms`": 110, "metrics.`parameters`": 100,
-    "metrics.`training_memory_gb`": 150, "metrics.`training_seconds`": 135,
+    "metrics.`accuracy`": 95, "metrics.`f1`": 85, "metrics.`inference_ms`": 110, "metrics.`speed_up`": 95,
+    "metrics.`parameters`": 100, "metrics.`training_memory_gb`": 150, "metrics.`training_seconds`": 135,
     "tags.`model`": 85, "tags.`dim`": 85, "tags.`config`": 140, "tags.`seed`": 55,
 }  # fmt: skip
 _SIZES = ("num_hidden_layers", "num_attention_heads", "hidden_size", "intermediate_size")
@@ -90,7 +90,6 @@ def arrange(experiment_id: str) -> None:
     Its description says how to read it, unless somebody has written another. A store that refuses keeps nobody from a
     run: the next one asks again.
     """
-    _arranged.append(experiment_id)
     client = mlflow.MlflowClient()
     try:
         with impatient(_SECONDS):
@@ -101,6 +100,7 @@ def arrange(experiment_id: str) -> None:
             for key, value in said.items():
                 if known.get(key) != value:
                     client.set_experiment_tag(experiment_id, key, value)
+        _arranged.append(experiment_id)
     except MlflowException:
         pass
 

@@ -14,7 +14,7 @@ from . import pages
 from .destination import EXPERIMENT
 from .logged_models import EXAMPLE, latest_model
 
-_ABOUT = f"""{{model}} made smaller. Each version says what it is, how good, how fast, and which run it is from.
+_ABOUT = f"""**{{model}} made smaller.** Each version says what it is, how good, how fast, and which run it is from.
 
 By their aliases: `best` is the best reduction on validation, `best-heads` and its like that of a dimension,
 `best-latency-0_5` and its like what was chosen at a budget, `latency-0_5` and its like the latest of `compress`.
@@ -23,8 +23,11 @@ By their aliases: `best` is the best reduction on validation, `best-heads` and i
 mlflow.pyfunc.load_model("models:/{EXPERIMENT}-{{model}}@ALIAS").predict(["{EXAMPLE}"])
 ```
 """
-# What a version is searched by, beside its figures.
+# What descriptions of ours begin with; another is somebody's own, and stays.
+_BEGINS = "**A reduced encoder.**"
+# What a version is searched by, and its figures.
 _IDENTITY = ("config", "dim", "checkpoint", "corpus", "preset", "seed", "budget")
+_FIGURES = ("accuracy", "f1", "baseline_accuracy", "speed_up")
 
 
 def alias_of(*parts: str) -> str:
@@ -56,16 +59,16 @@ def card(paragraphs: Sequence[str], run: Mapping[str, Any], experiment_id: str, 
     """
     page = pages.run(experiment_id, run["run_id"])
     link = f"From run [{run['name']}]({page}): its data, parameters, figures."
-    tags = {name: str(run[name]) for name in _IDENTITY if pd.notna(run.get(name))}
-    tags |= {name: f"{value:.4g}" for name, value in against.items()}
-    tags |= {"accuracy": f"{run['accuracy']:.4g}", "f1": f"{run['f1']:.4g}", "source_run": run["run_id"]}
-    return Card("\n\n".join([*paragraphs, link]), tags)
+    tags = {name: str(run[name]) for name in _IDENTITY if pd.notna(run.get(name)) and run[name] != ""}
+    tags |= {name: f"{value:.4g}" for name, value in {"accuracy": run["accuracy"], "f1": run["f1"], **against}.items()}
+    return Card("\n\n".join([_BEGINS, *paragraphs, link]), tags | {"source_run": run["run_id"]})
 
 
 def register_model(model: str, alias: str, run_id: str, card: Card) -> str | None:
     """Point an alias of a model in the registry at what a run has logged; a run is registered once.
 
-    What the registry says of it is written anew each time, as figures may have been measured again.
+    What the registry says of it is written anew each time, as figures may have been measured again; what somebody else
+    has written stays.
 
     Returns:
         The URI, such as ``models:/encoder-reduction-bert@best``; ``None`` if the run has no model.
@@ -79,14 +82,19 @@ def register_model(model: str, alias: str, run_id: str, card: Card) -> str | Non
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    client.update_registered_model(name, _ABOUT.format(model=model))
+    about = _ABOUT.format(model=model)
+    if (client.get_registered_model(name).description or about).startswith(about.partition(" Each")[0]):
+        client.update_registered_model(name, about)
     known = client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'")
     version = (
         known[0]
         if known
         else client.create_model_version(name, f"models:/{logged.model_id}", run_id, model_id=logged.model_id)
     )
-    client.update_model_version(name, version.version, card.description)
+    if (version.description or _BEGINS).startswith(_BEGINS):
+        client.update_model_version(name, version.version, card.description)
+    for tag in {*_IDENTITY, *_FIGURES} & set(version.tags) - set(card.tags):
+        client.delete_model_version_tag(name, version.version, tag)
     for tag, value in card.tags.items():
         client.set_model_version_tag(name, version.version, tag, value)
     client.set_registered_model_alias(name, alias, version.version)
@@ -101,15 +109,15 @@ def registered_run(model: str, alias: str) -> str:
     """
     client, name, uri = mlflow.MlflowClient(), f"{EXPERIMENT}-{model}", mlflow.get_registry_uri()
     try:
-        known = {each.name: each for each in client.search_registered_models()}
+        known = [each.name for each in client.search_registered_models(f"name LIKE '{EXPERIMENT}-%'")]
     except MlflowException as error:
         reason = one_line(error)
         raise UserError(f"There is no model registry at {uri} ({reason}): name a store that has one.") from error
     if name not in known:
         there = ", ".join(sorted(known)) or "none yet"
         raise UserError(
-            f"No model {name} is in the registry at {uri} (there: {there}): compare registers the best, compress what"
-            " it makes."
+            f"No model {name} is in the registry at {uri} (of its like: {there}): compare registers the best, compress"
+            " what it makes."
         )
     aliases = client.get_registered_model(name).aliases
     if alias not in aliases:

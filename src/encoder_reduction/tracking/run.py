@@ -112,14 +112,12 @@ class Run:
         for key, value in values.items():
             data = self._data.get(split_of(key))
             points.append(Metric(key, value, now, 0, None, *((data.name, data.digest) if data else ())))
-        self._outbox.batch(points, tags={**tags, **({MLFLOW_RUN_NOTE: note} if note else {})}, of_model=self.run_id)
+        self._outbox.batch(points, tags={**tags, **({MLFLOW_RUN_NOTE: note} if note else {})}, of_model=True)
         self._outbox.deliver()
 
-    def metric_of_models(self, name: str, values: Mapping[str, float]) -> None:
-        """Log a figure of the models of other runs, by run id, that this run has measured."""
-        now = int(time.time() * 1000)
-        for run_id, value in values.items():
-            self._outbox.batch([Metric(name, value, now, 0)], of_model=run_id)
+    def figures_of_others(self, name: str, values: Mapping[str, float]) -> None:
+        """Log a figure of other runs and of their models, by run id, that this run has measured."""
+        self._outbox.figures(name, values)
         self._outbox.deliver()
 
     def point(self, values: Mapping[str, float], step: int) -> None:
@@ -139,6 +137,7 @@ class Run:
 
     def go_on_after(self, curves: Iterable[str]) -> None:
         """Go on with a run that was interrupted: of these curves, the steps that are logged are not logged again."""
+        self._outbox.forget_model()
         for key in curves:
             history = insist(functools.partial(self._client.get_metric_history, self.run_id, key))
             self._logged_steps[key] = max((point.step for point in history), default=-1)

@@ -54,8 +54,11 @@ class SentimentClassifier(mlflow.pyfunc.PythonModel):
 
 def _texts(given: Any) -> list[str]:
     """The texts of a list, or of the column ``text`` of a table."""
-    if isinstance(given, dict) or (isinstance(given, list) and given and isinstance(given[0], dict)):
-        given = pd.DataFrame([given] if isinstance(given, dict) and isinstance(given.get("text"), str) else given)
+    if isinstance(given, dict):
+        columns = any(isinstance(value, list | tuple | np.ndarray) for value in given.values())
+        given = pd.DataFrame(given if columns else [given])
+    if isinstance(given, list) and given and all(isinstance(row, dict) for row in given):
+        given = pd.DataFrame(given)
     if isinstance(given, pd.DataFrame):
         if list(given.columns) == [0]:  # a list, which MLflow has made a table of
             given = given.rename(columns={0: "text"})
