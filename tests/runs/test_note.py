@@ -16,19 +16,23 @@ METRICS = {
 PRESET, _ = presets.load("packaged")
 
 
+CUT = "minilm-bert made smaller (`heads-4`), "
+RECOVERED = {"start": "baseline"}
+
+
 @pytest.mark.parametrize(
     ("stage", "dim", "given", "done"),
     [
         ("baseline", None, {}, "minilm-bert as it is, fine-tuned on 22,500 texts of movie-snippets (1 epoch,"),
-        ("reduce", "heads", {}, "minilm-bert made smaller (`heads-4`), cut from its pretrained encoder, fine-tuned on"),
-        ("reduce", "heads", {"init": "random"}, "made smaller (`heads-4`), with random weights as a control, fine-tuned"),
-        ("reduce", "heads", {"start": "baseline", "distill": "hidden"}, "cut from the trained baseline, fine-tuned on"),
-        ("reduce", "heads", {"start": "baseline", "distill": "logits"}, "seed 42, taught by a teacher's logits)."),
-        ("reduce", "heads", {"start": "baseline", "epochs": 0}, "cut from the trained baseline, not trained again."),
-        ("reduce", "mixed", {"budget": "latency:0.5"}, "(`mixed-latency-0.5`), cut from its pretrained encoder to latency:0.5,"),
-        ("transfer", "heads", {"epochs": 2}, "minilm-bert (`heads-4`), adapted: fine-tuned on 22,500 texts of product-reviews (2 epochs,"),
+        ("reduce", "heads", {}, f"{CUT}cut from its pretrained encoder, fine-tuned on"),
+        ("reduce", "heads", {"init": "random"}, f"{CUT}with random weights as a control, fine-tuned"),
+        ("reduce", "heads", {**RECOVERED, "distill": "hidden"}, f"{CUT}cut from the trained baseline, fine-tuned on"),
+        ("reduce", "heads", {**RECOVERED, "distill": "logits"}, "seed 42, taught by a teacher's logits)."),
+        ("reduce", "heads", {**RECOVERED, "epochs": 0}, "cut from the trained baseline, not trained again."),
+        ("reduce", "mixed", {"budget": "latency:0.5"}, "(`mixed-latency-0.5`), cut from its pretrained encoder to lat"),
+        ("transfer", "heads", {"epochs": 2}, "minilm-bert (`heads-4`), adapted: fine-tuned on 22,500 texts of product"),
     ],
-)  # fmt: skip
+)
 def test_it_says_what_was_done(stage, dim, given, done):
     plan = PRESET.plan(stage, "bert", dim, given)
     model = small("bert", layers=2, heads=4, head_size=4, intermediate=32)
