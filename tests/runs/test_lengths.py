@@ -51,7 +51,7 @@ def test_what_attention_dropout_costs_on_long_texts_is_said_in_one_line(caplog):
     assert not caplog.messages
     say_cost_of_attention_dropout(model, lengths(20, 129, 500))
     (line,) = caplog.messages
-    assert line.startswith("2 of 3 training texts have more than 128 tokens, and attention dropout (0.1) keeps a CPU")
+    assert line.startswith("2 of 3 training texts have more than 128 tokens, of which attention dropout (0.1) drops")
     assert line.endswith("-P attention_dropout=0 leaves it out.")
     set_dropout(model, presets.load("packaged")[0].fine_tuning.model_copy(update={"attention_dropout": 0.0}))
     say_cost_of_attention_dropout(model, lengths(129))

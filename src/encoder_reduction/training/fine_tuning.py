@@ -28,6 +28,7 @@ from ..profiling.compute import Shape
 from ..profiling.memory import TrainingState, start_peak_again, training_state
 from . import distillation
 from .batches import ShuffledBatches, check_batches, more_passes
+from .cpu import fast_on_a_cpu
 from .distillation import Teacher
 from .evaluation import Evaluation, evaluation, score
 from .pieces import Pieces, Record
@@ -97,16 +98,14 @@ class FineTuner:
         teaching: Distillation | None = None,
         teacher: Teacher | None = None,
     ) -> None:
-        self.model, self.tokenizer = model, tokenizer
+        self.model, self.tokenizer, self._teaching, self._teacher = model, tokenizer, teaching, teacher
         self._settings, self._seed, self._on_log, self._progress = settings, seed, on_log, progress
-        self._teaching, self._teacher = teaching, teacher
         pad = DataCollatorWithPadding(tokenizer)
         # Lengths are for the sampler alone.
         self._collator = lambda rows: pad([{k: v for k, v in row.items() if k != "length"} for row in rows])
 
     def train(self, train: Dataset, validation: Dataset, pieces: Pieces) -> Training:
-        """Fine-tune on tokenised splits; the model keeps the weights of its best validation epoch, or, with no
-        epochs, those that it has.
+        """Fine-tune on tokenised splits; the model keeps the weights of its best epoch, or all that it has without any.
 
         Training goes on from the last checkpoint of ``pieces``, if there is one. SIGTERM ends the process after
         the step that is under way, with a checkpoint.
@@ -127,7 +126,8 @@ class FineTuner:
             torch.save(self.model.state_dict(), started_from)
             while True:
                 try:
-                    return self._train(train, validation, record, pieces)
+                    with fast_on_a_cpu(self.model):
+                        return self._train(train, validation, record, pieces)
                 except torch.OutOfMemoryError:
                     if record.passes == batch_size:
                         raise
