@@ -9,7 +9,8 @@ quiet machine; docs/performance.md has what was said:
     python benchmarks/training_step.py trainers   # beside transformers' Trainer, in turns
     python benchmarks/training_step.py trainers --lengths imdb --texts 96 --ways defaults,ours
 
-On 2 cores, fixed takes two minutes, parts four, and trainers as long as ``--texts``, ``--seeds`` and ``--ways`` ask.
+On 2 cores, fixed takes four minutes, four shapes of parts at IMDb's lengths one, and trainers as long as ``--texts``,
+``--seeds`` and ``--ways`` ask: transformers' defaults train at 1.5 reviews a second.
 """
 
 import sys
