@@ -78,6 +78,9 @@ def runs(request, tmp_path_factory, corpus):
     mlflow.set_tracking_uri(before)
 
 
+of_bert = pytest.mark.parametrize("runs", ["bert"], indirect=True)
+
+
 def served(run_id):
     return mlflow.pyfunc.load_model(f"models:/{latest_model(run_id).model_id}")
 
@@ -120,7 +123,7 @@ def test_a_table_is_scored_by_its_column_of_texts(runs):
             model.predict(nothing)
 
 
-@pytest.mark.parametrize("runs", ["bert"], indirect=True)
+@of_bert
 def test_a_file_is_scored_by_its_column_of_texts_by_mlflows_command(runs, command, tmp_path):
     uri, texts = f"models:/{latest_model(runs['reduce']).model_id}", ["good film", "bad plot"]
     table = pd.DataFrame({"id": [7, 8], "text": texts, "stars": ["five", "one"]})
@@ -153,67 +156,72 @@ def test_more_is_not_served_than_the_run_read(runs):
     assert not torch.allclose(*longer)
 
 
-@pytest.mark.parametrize("runs", ["bert"], indirect=True)
-class TestWhatMLflowShows:
-    def test_a_run_names_its_data_and_what_it_builds_on(self, runs, corpus):
-        inputs = mlflow.get_run(runs["transfer"]).inputs
-        data = {each.tags[0].value: each.dataset for each in inputs.dataset_inputs}
-        assert {context: dataset.name for context, dataset in data.items()} == {
-            "training": "long-train", "validation": "long-validation", "testing": "long-test"
-        }  # fmt: skip
-        texts = corpora.load(corpus)
-        assert data["testing"].digest == corpora.fingerprint(texts["test"])
-        assert len({dataset.digest for dataset in data.values()}) == 3
-        assert json.loads(data["training"].profile) == {"num_rows": 96, "negative": 48, "positive": 48}
-        source = mlflow.data.get_source(data["testing"])
-        assert Path(source.uri) == Path(corpus.source)
-        assert [each.model_id for each in inputs.model_inputs] == [latest_model(runs["reduce"]).model_id]
-        assert mlflow.get_run(runs["baseline"]).inputs.model_inputs == []
+@of_bert
+def test_a_run_names_its_data_and_what_it_builds_on(runs, corpus):
+    inputs = mlflow.get_run(runs["transfer"]).inputs
+    data = {each.tags[0].value: each.dataset for each in inputs.dataset_inputs}
+    assert {context: dataset.name for context, dataset in data.items()} == {
+        "training": "long-train", "validation": "long-validation", "testing": "long-test"
+    }  # fmt: skip
+    texts = corpora.load(corpus)
+    assert data["testing"].digest == corpora.fingerprint(texts["test"])
+    assert len({dataset.digest for dataset in data.values()}) == 3
+    assert json.loads(data["training"].profile) == {"num_rows": 96, "negative": 48, "positive": 48}
+    source = mlflow.data.get_source(data["testing"])
+    assert Path(source.uri) == Path(corpus.source)
+    assert [each.model_id for each in inputs.model_inputs] == [latest_model(runs["reduce"]).model_id]
+    assert mlflow.get_run(runs["baseline"]).inputs.model_inputs == []
 
-    def test_one_search_ranks_the_models_of_a_study(self, runs):
-        experiment = mlflow.get_run(runs["baseline"]).info.experiment_id
-        best_first = [{"field_name": "metrics.accuracy", "ascending": False, "dataset_name": "long-test"}]
-        found = mlflow.search_logged_models([experiment], order_by=best_first, output_format="list")
-        accuracies = {run_id: mlflow.get_run(run_id).data.metrics["accuracy"] for run_id in runs.values()}
-        assert {model.source_run_id for model in found} == set(runs.values())
-        ranked = [accuracies[model.source_run_id] for model in found]
-        assert ranked == sorted(ranked, reverse=True)
-        by_stage = {model.tags["stage"]: model for model in found}
-        names = {stage: model.name for stage, model in by_stage.items()}
-        assert names == {
-            "baseline": "bert-baseline", "reduce": "bert-heads-2", "transfer": "bert-heads-2-transfer"
-        }  # fmt: skip
-        reduced = by_stage["reduce"]
-        assert (reduced.tags["dim"], reduced.tags["config"], reduced.tags["preset"]) == ("heads", "heads-2", "packaged")
-        assert reduced.params["num_attention_heads"] == "2"
-        of_data = {metric.key: metric.dataset_name for metric in reduced.metrics}
-        assert not any(name.startswith("system/") for name in of_data)
-        assert {of_data[name] for name in ("accuracy", "f1", "inference_ms")} == {"long-test"}
-        assert (of_data["validation_accuracy"], of_data["training_seconds"]) == ("long-validation", "long-train")
-        assert (of_data["parameters"], of_data["inference_ms_8"]) == (None, None)
 
-    def test_a_run_says_what_was_done_and_how_its_model_is_loaded(self, runs):
-        run = mlflow.get_run(runs["reduce"])
-        said = run.data.tags["mlflow.note.content"]
-        assert "two-layers made smaller (`heads-2`), cut from its pretrained encoder, fine-tuned on 96 texts" in said
-        assert f"**Test accuracy {run.data.metrics['accuracy']:.3f}** (48 texts)" in said
-        load = re.search(r"```python\n(.*)\n```", said).group(1)
-        assert eval(load)[0]["label"] in ("positive", "negative")
+@of_bert
+def test_one_search_ranks_the_models_of_a_study(runs):
+    experiment = mlflow.get_run(runs["baseline"]).info.experiment_id
+    best_first = [{"field_name": "metrics.accuracy", "ascending": False, "dataset_name": "long-test"}]
+    found = mlflow.search_logged_models([experiment], order_by=best_first, output_format="list")
+    accuracies = {run_id: mlflow.get_run(run_id).data.metrics["accuracy"] for run_id in runs.values()}
+    assert {model.source_run_id for model in found} == set(runs.values())
+    ranked = [accuracies[model.source_run_id] for model in found]
+    assert ranked == sorted(ranked, reverse=True)
+    by_stage = {model.tags["stage"]: model for model in found}
+    names = {stage: model.name for stage, model in by_stage.items()}
+    assert names == {
+        "baseline": "bert-baseline", "reduce": "bert-heads-2", "transfer": "bert-heads-2-transfer"
+    }  # fmt: skip
+    reduced = by_stage["reduce"]
+    assert (reduced.tags["dim"], reduced.tags["config"], reduced.tags["preset"]) == ("heads", "heads-2", "packaged")
+    assert reduced.params["num_attention_heads"] == "2"
+    of_data = {metric.key: metric.dataset_name for metric in reduced.metrics}
+    assert not any(name.startswith("system/") for name in of_data)
+    assert {of_data[name] for name in ("accuracy", "f1", "inference_ms")} == {"long-test"}
+    assert (of_data["validation_accuracy"], of_data["training_seconds"]) == ("long-validation", "long-train")
+    assert (of_data["parameters"], of_data["inference_ms_8"]) == (None, None)
 
-    def test_a_model_names_no_place_of_the_machine_that_made_it(self, runs, tmp_path):
-        model = latest_model(runs["reduce"])
-        folder = Path(mlflow.artifacts.download_artifacts(f"models:/{model.model_id}", dst_path=str(tmp_path / "down")))
-        files = [file for file in folder.rglob("*") if file.is_file() and file.suffix != ".safetensors"]
-        assert {"MLmodel", "config.json", "tokenizer_config.json", "input_example.json"} <= {
-            file.name for file in files
-        }
-        for file in files:
-            for place in (str(Path.home()), tempfile.gettempdir(), str(ROOT)):
-                assert f"{place}/" not in file.read_text(), (file, place)
 
-    def test_a_signature_names_its_columns(self, runs):
-        info = mlflow.models.get_model_info(f"models:/{latest_model(runs['reduce']).model_id}")
-        assert info.signature.inputs.input_names() == ["text"]
-        assert info.signature.outputs.input_names() == ["label", "score"]
-        model = served(runs["reduce"])
-        assert model.predict(model.input_example) == model.predict(["A wonderful film."])
+@of_bert
+def test_a_run_says_what_was_done_and_how_its_model_is_loaded(runs):
+    run = mlflow.get_run(runs["reduce"])
+    said = run.data.tags["mlflow.note.content"]
+    assert "two-layers made smaller (`heads-2`), cut from its pretrained encoder, fine-tuned on 96 texts" in said
+    assert f"**Test accuracy {run.data.metrics['accuracy']:.3f}** (48 texts)" in said
+    load = re.search(r"```python\n(.*)\n```", said).group(1)
+    assert eval(load)[0]["label"] in ("positive", "negative")
+
+
+@of_bert
+def test_a_model_names_no_place_of_the_machine_that_made_it(runs, tmp_path):
+    model = latest_model(runs["reduce"])
+    folder = Path(mlflow.artifacts.download_artifacts(f"models:/{model.model_id}", dst_path=str(tmp_path / "down")))
+    files = [file for file in folder.rglob("*") if file.is_file() and file.suffix != ".safetensors"]
+    assert {"MLmodel", "config.json", "tokenizer_config.json", "input_example.json"} <= {file.name for file in files}
+    for file in files:
+        for place in (str(Path.home()), tempfile.gettempdir(), str(ROOT)):
+            assert f"{place}/" not in file.read_text(), (file, place)
+
+
+@of_bert
+def test_a_signature_names_its_columns(runs):
+    info = mlflow.models.get_model_info(f"models:/{latest_model(runs['reduce']).model_id}")
+    assert info.signature.inputs.input_names() == ["text"]
+    assert info.signature.outputs.input_names() == ["label", "score"]
+    model = served(runs["reduce"])
+    assert model.predict(model.input_example) == model.predict(["A wonderful film."])
