@@ -57,6 +57,10 @@ def test_seeds_are_averaged_and_repeated_runs_count_once():
         finished(dim="layers", seed=seed, accuracy=accuracy)
     report, table, _ = compared()
     assert present(table)[1] == ["6 Hidden Layers", pytest.approx(0.73)]
+    note = mlflow.last_active_run().data.tags["mlflow.note.content"]
+    answer, where = note.split("\n\n")
+    assert answer in report
+    assert "`report.html`" in where
     everything = artifact("every_figure.csv")
     assert everything["accuracy_seed_std"].iloc[1] == pytest.approx(np.std([0.70, 0.72, 0.77], ddof=1))
     assert everything["inference_memory_gb"].tolist() == [1, 1]

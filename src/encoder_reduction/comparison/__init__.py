@@ -67,6 +67,7 @@ def compare(study: Study, run: Run, choice: Choice | None = None) -> str:
     links = Section("Runs", [best_models.run_links(pd.concat(linked), experiment_id)])
     run.text(as_page(f"Encoder reduction: {preset.name}", [*sections, links]), "report.html")
     run.text(as_markdown([*sections, links]), "report.md")
+    run.note(_headline(sections[0]))
     return as_markdown(sections)
 
 
@@ -100,6 +101,12 @@ def _sections(preset: Preset, gathered: Gathered, choice: Choice, experiment_id:
         Section("Which model do I take?", take + ([] if elsewhere else [runtime_report.how_to_ask(preset.name)])),
         _conditions(source, choice, gathered.runs.left_out),
     ]
+
+
+def _headline(first: Section) -> str:
+    """The first paragraph of the report, and where the rest is."""
+    said = next(part for part in first.parts if isinstance(part, str)).partition("\n\n")[0]
+    return f"{said}\n\nAll of it is `report.html`, in the artifacts."
 
 
 def _answer(

@@ -82,6 +82,10 @@ class Run:
         self._outbox.batch(tags=tags)
         self._outbox.deliver()
 
+    def note(self, text: str) -> None:
+        """Say what a person should read first, as Markdown: the run's description."""
+        self.tag({MLFLOW_RUN_NOTE: text})
+
     def inputs(self, data: Mapping[str, DataSet], built_on: Iterable[str]) -> None:
         """Say what the run uses.
 
