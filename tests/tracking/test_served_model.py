@@ -215,7 +215,7 @@ def test_a_model_names_no_place_of_the_machine_that_made_it(runs, tmp_path):
     assert {"MLmodel", "config.json", "tokenizer_config.json", "input_example.json"} <= {file.name for file in files}
     for file in files:
         for place in (str(Path.home()), tempfile.gettempdir(), str(ROOT)):
-            assert f"{place}/" not in file.read_text(), (file, place)
+            assert f"{place}/".encode() not in file.read_bytes(), (file, place)
 
 
 @of_bert

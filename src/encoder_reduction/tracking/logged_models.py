@@ -1,6 +1,7 @@
 """The models of runs: how one is logged, found again, and removed from the disk."""
 
 import functools
+import shutil
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -71,6 +72,8 @@ def log_model(run_id: str, folder: Path, entry: Entry) -> str:
         flavor["artifacts"]["huggingface"]["uri"] = "huggingface"
         flavor["model_code_path"] = _SERVED_MODEL.name
         saved.save(str(place / MLMODEL_FILE_NAME))
+        for compiled in list(place.rglob("__pycache__")):  # It was loaded while it was saved.
+            shutil.rmtree(compiled)
         client.log_model_artifacts(model_id, str(place))
     client.finalize_logged_model(model_id, LoggedModelStatus.READY)
     return model_id
