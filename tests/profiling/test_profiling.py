@@ -1,3 +1,5 @@
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -142,11 +144,18 @@ def test_energy_is_absent_without_a_counter(tmp_path, monkeypatch):
 
 
 def test_a_busy_machine_is_noticed():
-    """Another process that computes all the while takes its share of the processors."""
-    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as other:
-        with machine.watched(CPU) as watch:
+    """Another process that computes all the while takes its share of the processors; a child of ours is none."""
+    forever = [sys.executable, "-c", "while True: pass"]
+    with subprocess.Popen(forever) as child:
+        with machine.watched(CPU) as with_child:
             busy(1.0)
-        other.kill()
+        child.kill()
+    assert with_child.others < 0.2
+    # Its parent, a shell, ends at once, so that it is nobody's child any more.
+    started = subprocess.run(["sh", "-c", '"$@" > /dev/null & echo $!', "sh", *forever], stdout=subprocess.PIPE)
+    with machine.watched(CPU) as watch:
+        busy(1.0)
+    os.kill(int(started.stdout), signal.SIGKILL)
     assert watch.others > 0.2
     assert any("other processes took" in warning for warning in watch.warnings())
     assert watch.start.threads == torch.get_num_threads()
