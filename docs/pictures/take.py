@@ -1,6 +1,7 @@
 """The README's pictures, taken anew from the latest comparison on a tracking server (make ui) in Debian's Chromium.
 
-MLFLOW_TRACKING_URI=http://127.0.0.1:5000 python docs/pictures/take.py
+MLFLOW_TRACKING_URI=http://127.0.0.1:5000 python docs/pictures/take.py          # all
+MLFLOW_TRACKING_URI=http://127.0.0.1:5000 python docs/pictures/take.py pages    # MLflow's pages alone
 
 MLFLOW_EXPERIMENT_NAME names the experiment of the comparison, where it is not that of the runs.
 """
@@ -40,6 +41,10 @@ def main() -> None:
         for name in (EXPERIMENT, os.environ.get("MLFLOW_EXPERIMENT_NAME", EXPERIMENT))
     )
     pages.arrange(experiment)
+    if sys.argv[1:] == ["pages"]:
+        with launched() as browser:
+            take_pages(browser, experiment)
+        return
     finished = [f"tags.stage = '{stage}' and attributes.status = 'FINISHED'" for stage in ("compare", "study")]
     compare = next(run_id for states in finished for run_id in found(compared_in, states, "start_time DESC"))
     for name in DRAWN:
@@ -62,7 +67,7 @@ def take_pages(browser: Browser, experiment: str) -> None:
         "runs_page": (pages.runs(experiment), ROW),
         "charts_page": (pages.charts(experiment), ".parcoords"),
         "models_page": (pages.models(experiment), ROW),
-        "version_page": (pages.version(best.name, best.version), "text=Schema"),
+        "version_page": (pages.version(best.name, best.version), "text=A reduced encoder."),
     }
     for name, (path, sign) in shown.items():
         with in_mlflow(browser, path, 1850, 1000) as page:
