@@ -1,5 +1,7 @@
 """What the registry says of models, from a real store whose runs were written for it."""
 
+import json
+
 import mlflow
 import numpy as np
 import pandas as pd
@@ -10,6 +12,7 @@ from encoder_reduction import comparison
 from encoder_reduction.plan import presets
 from encoder_reduction.plan.study import Study
 from encoder_reduction.tracking import opening
+from encoder_reduction.tracking.logged_models import latest_model
 from encoder_reduction.tracking.store import RATIOS_FILE
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("experiment_id")]
@@ -63,6 +66,8 @@ def test_a_version_says_what_it_is_how_good_how_fast_and_from_which_run(packaged
 
     said = version("best-heads")
     assert said.run_id == heads
+    registered = latest_model(heads).tags["mlflow.modelVersions"]
+    assert json.loads(registered) == [{"name": "encoder-reduction-bert", "version": said.version}]
     name = mlflow.get_run(heads).info.run_name
     page = f"#/experiments/{experiment_id}/runs/{heads}"
     assert said.description == "\n\n".join(

@@ -169,11 +169,13 @@ def test_what_an_earlier_version_has_left_is_delivered(server, experiment, packa
 
 def test_a_figure_of_other_runs_is_theirs_and_their_models(server, experiment, packaged):
     with opening.open_run(experiment_id=experiment) as measured:
+        measured.inputs(DATA, [])
         measured.model(*packaged["bert"])
     with opening.open_run(experiment_id=experiment) as run:
         run.figures_of_others("speed_up", {measured.run_id: 2.5})
     assert mlflow.get_run(measured.run_id).data.metrics["speed_up"] == 2.5
-    assert {metric.key: metric.value for metric in latest_model(measured.run_id).metrics} == {"speed_up": 2.5}
+    (figure,) = latest_model(measured.run_id).metrics
+    assert (figure.key, figure.value, figure.dataset_name) == ("speed_up", 2.5, "reviews-test")
     assert "speed_up" not in mlflow.get_run(run.run_id).data.metrics
 
 

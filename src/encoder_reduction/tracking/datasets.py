@@ -16,7 +16,8 @@ from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
 from ..data import corpora, hub, inputs, packaged_text
 from ..plan.sections import Corpus
 
-_CONTEXTS = {"train": "training", "validation": "validation", "test": "testing"}
+TESTING = "testing"
+_CONTEXTS = {"train": "training", "validation": "validation", "test": TESTING}
 _SCHEMA = Schema([ColSpec("string", "text"), ColSpec("long", "label")])
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import mlflow
 from mlflow.entities import LoggedModelInput, Metric, Param, RunTag
 
-from .datasets import DataSet
+from .datasets import TESTING, DataSet
 from .logged_models import Entry, latest_model, log_model
 from .patience import FIRST_PAUSE, LONGEST_PAUSE, about, artifact_seconds, impatient, is_unreachable
 from .run_folder import STORE_FILE, RunFolder
@@ -167,9 +167,7 @@ def _send(run_id: str, folder: Path) -> None:
                 _log_inputs(client, run_id, message)
             case "figures":
                 for other, value in message["values"].items():
-                    model = latest_model(other)
-                    metric = Metric(message["name"], value, message["time"], 0, model.model_id if model else None)
-                    client.log_batch(other, [metric])
+                    _log_figure(client, other, Metric(message["name"], value, message["time"], 0))
             case "status":
                 client.set_terminated(run_id, message["status"], message["time"])
             case _:
@@ -188,6 +186,15 @@ def _own_model(outbox: Path) -> str | None:
     """The id of the run's model, once that has arrived; nobody is asked."""
     noted = outbox / _MODEL_FILE
     return noted.read_text() if noted.exists() else None
+
+
+def _log_figure(client: mlflow.MlflowClient, run_id: str, measured: Metric) -> None:
+    """Log a figure of a run and of its model, if it has one, on the data that it was scored on."""
+    model, inputs = latest_model(run_id), client.get_run(run_id).inputs
+    test = [each.dataset for each in inputs.dataset_inputs if any(tag.value == TESTING for tag in each.tags)]
+    data = (test[0].name, test[0].digest) if test else (None, None)
+    what = measured.key, measured.value, measured.timestamp, measured.step
+    client.log_batch(run_id, [Metric(*what, model.model_id if model else None, *data)])
 
 
 def _log_inputs(client: mlflow.MlflowClient, run_id: str, message: Mapping[str, Any]) -> None:

@@ -1,5 +1,6 @@
 """The MLflow Model Registry."""
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,6 +9,7 @@ from typing import Any
 import mlflow
 import pandas as pd
 from mlflow.exceptions import MlflowException
+from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
 
 from ..errors import UserError, one_line
 from . import pages
@@ -98,6 +100,9 @@ def register_model(model: str, alias: str, run_id: str, card: Card) -> str | Non
     for tag, value in card.tags.items():
         client.set_model_version_tag(name, version.version, tag, value)
     client.set_registered_model_alias(name, alias, version.version)
+    # The Models page of an experiment shows by this tag what is registered.
+    registered = json.dumps([{"name": name, "version": version.version}])
+    client.set_logged_model_tags(logged.model_id, {MLFLOW_MODEL_VERSIONS: registered})
     return f"models:/{name}@{alias}"
 
 
