@@ -72,6 +72,8 @@ def take_pages(browser: Browser, experiment: str) -> None:
     for name, (path, sign) in shown.items():
         with in_mlflow(browser, path, 1850, 1000) as page:
             page.locator(sign).first.wait_for()
+            if name == "models_page":
+                show_figures(page, "movie-snippets-test", ("accuracy", "f1", "inference_ms", "speed_up"))
             page.screenshot(path=HERE / f"{name}.png")
     states = (
         "tags.model = 'roberta' and tags.corpus = 'movie-snippets' and tags.seed = '42' and tags.start = 'pretrained'"
@@ -80,6 +82,24 @@ def take_pages(browser: Browser, experiment: str) -> None:
         page.get_by_text("Visualizations").click()
         page.get_by_text("embedding_parameters").wait_for()
         page.screenshot(path=HERE / "compare_runs.png")
+
+
+def show_figures(page: Page, data: str, figures: tuple[str, ...]) -> None:
+    """Let the Models page show these figures of a data set beside names and registrations."""
+    page.get_by_role("button", name="Columns").click()
+
+    def click(text: str, part: str) -> None:
+        node = page.locator("[class*=tree-treenode]").filter(has=page.get_by_text(text, exact=text in figures))
+        node.locator(f"[class*=tree-{part}]").first.click()
+
+    for text in ("Status", "Logged from", "Source run", "Dataset", "Metrics", "Parameters"):
+        click(text, "checkbox")
+    click(f"Dataset: {data}", "switcher")
+    for figure in figures:
+        click(figure, "checkbox")
+    page.keyboard.press("Escape")
+    page.mouse.click(900, 30)
+    page.locator(".ag-header-cell").filter(has_text=figures[-1]).first.wait_for()
 
 
 def found(where: str, states: str, order: str) -> list[str]:
