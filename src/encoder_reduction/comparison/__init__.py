@@ -57,7 +57,8 @@ def compare(study: Study, run: Run, choice: Choice | None = None) -> str:
     """
     choice = choice or Choice()
     preset, experiment_id = study.preset, experiment_of(run, choice)
-    pages.arrange(experiment_id)
+    if experiment_id != run.experiment_id:  # Its own was arranged when it was opened.
+        pages.arrange(experiment_id)
     gathered = gather(study, experiment_id, choice)
     sections = _sections(preset, gathered, choice, experiment_id)
     figures = [tables.every_figure(rows, changes) for rows, changes in gathered.compared if len(rows)]
@@ -81,7 +82,7 @@ def _sections(preset: Preset, gathered: Gathered, choice: Choice, experiment_id:
     )
     elsewhere = runtime_report.where_it_runs(experiment_id, preset.name, gathered.on_source)
     cards = ModelCards(
-        gathered.baselines, source, gathered.on_source, gathered.ratios, gathered.predictions, experiment_id
+        gathered.baselines, changed, gathered.on_source, gathered.ratios, gathered.predictions, experiment_id
     )
     take = [best_models.registered_models(gathered.found, choice.rule, cards.of, gathered.equal)]
     of_any_size = pd.concat([gathered.runs.planned, gathered.runs.other_sizes])

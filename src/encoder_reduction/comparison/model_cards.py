@@ -15,7 +15,7 @@ class ModelCards:
 
     Attributes:
         baselines: the chosen rows of the baselines.
-        source: the chosen rows that cut the pretrained encoder, which are measured in turn with the baselines.
+        changed: of the chosen rows that cut the pretrained encoder, which are measured in turn with the baselines.
         runs: the runs that all rows are made of.
         ratios: of paired measurements.
         predictions: on test, by run id; what is missing is read from the store.
@@ -23,7 +23,7 @@ class ModelCards:
     """
 
     baselines: pd.DataFrame
-    source: pd.DataFrame
+    changed: pd.DataFrame
     runs: pd.DataFrame
     ratios: pd.DataFrame
     predictions: Predictions
@@ -42,7 +42,7 @@ class ModelCards:
         change = self._change(row, baseline)
         theirs = baseline.iloc[0]["run_ids"]
         figures = {"baseline_accuracy": self._run(theirs.get(own["seed"], next(iter(theirs.values()))))["accuracy"]}
-        timed, same_sizes = self._timed(row, change, baseline)
+        timed, same_sizes = self._timed(row, change)
         if timed is not None:
             figures["speed_up"] = timed["Speed-up"]
         paragraphs += [_against(change, baseline.iloc[0]["accuracy"]), _speed(change, timed, same_sizes)]
@@ -58,16 +58,13 @@ class ModelCards:
         rows = pd.concat([baseline, pd.DataFrame([row])], ignore_index=True)
         return changes(rows, self.ratios, {**self.predictions, **read}).iloc[0]
 
-    def _timed(self, row: Row, change: pd.Series, baseline: pd.DataFrame) -> tuple[pd.Series | None, bool]:
+    def _timed(self, row: Row, change: pd.Series) -> tuple[pd.Series | None, bool]:
         """What says its speed, if anything was measured in turn: it, or what was cut to the same sizes before."""
         if change["Timed"] == IN_TURN:
             return change, False
-        same = self.source["model"].eq(row["model"]) & self.source["config"].eq(row["config"])
-        for other in self.source[same].to_dict("records"):
-            measured = self._change(other, baseline)
-            if measured["Timed"] == IN_TURN:
-                return measured, True
-        return None, False
+        same = self.changed["Model"].eq(row["checkpoint"]) & self.changed["Config"].eq(row["config"])
+        measured = self.changed[same & self.changed["Timed"].eq(IN_TURN)]
+        return (None, False) if measured.empty else (measured.iloc[0], True)
 
 
 def _quality(row: Row, own: Row) -> str:

@@ -1,9 +1,7 @@
 """A classifier as an ONNX file, by PyTorch's own exporter, held against PyTorch."""
 
-import logging
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +10,7 @@ from transformers import PreTrainedModel
 
 from ..errors import UserError
 from ..models.architectures import family_of
-from .libraries import check_installed, library
+from .libraries import check_installed, library, silenced
 from .session import INPUTS, OUTPUT, Session
 
 Batch = Mapping[str, torch.Tensor]
@@ -38,7 +36,8 @@ def export(model: PreTrainedModel, file: Path) -> None:
     ids = torch.randint(model.config.vocab_size // 2, model.config.vocab_size, _TRACED)
     longest = family_of(model).positions(model.config)
     axes = {0: torch.export.Dim("batch", min=1), 1: torch.export.Dim("tokens", min=1, max=longest)}
-    with _silence(), torch.inference_mode(False), torch.no_grad():
+    with silenced(*_NOISY), warnings.catch_warnings(), torch.inference_mode(False), torch.no_grad():
+        warnings.simplefilter("ignore")
         torch.onnx.export(
             model.eval(),
             kwargs=dict(zip(INPUTS, (ids, torch.ones_like(ids)), strict=True)),
@@ -87,19 +86,3 @@ def torch_logits(model: PreTrainedModel, batch: Batch) -> np.ndarray:
     """PyTorch's logits ``(examples, classes)`` of a batch, as float32."""
     inputs = {name: batch[name].to(model.device) for name in INPUTS}
     return model(**inputs).logits.float().cpu().numpy()
-
-
-@contextmanager
-def _silence() -> Iterator[None]:
-    """What the exporter's parts say of each other is no matter of the user's."""
-    loggers = {name: logging.getLogger(name) for name in _NOISY}
-    levels = {name: logger.level for name, logger in loggers.items()}
-    try:
-        for logger in loggers.values():
-            logger.setLevel(logging.ERROR)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for name, logger in loggers.items():
-            logger.setLevel(levels[name])

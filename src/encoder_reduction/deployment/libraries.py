@@ -1,5 +1,8 @@
 """The optional libraries, imported where they are used: whoever neither exports nor runs ONNX needs none of them."""
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from types import ModuleType
 
@@ -31,3 +34,21 @@ def check_installed() -> None:
     """
     for name in _OPTIONAL:
         library(name)
+
+
+@contextmanager
+def silenced(*names: str) -> Iterator[None]:
+    """Within the block these loggers say errors alone: what a library's parts say of each other is no user's matter.
+
+    Args:
+        names: of the loggers; ``""`` is the root.
+    """
+    loggers = [logging.getLogger(name) for name in names]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -1,12 +1,9 @@
 """Int8 of an ONNX file, by ONNX Runtime's own dynamic quantisation."""
 
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from .libraries import library
+from .libraries import library, silenced
 
 
 def quantise(file: Path, to: Path) -> None:
@@ -20,7 +17,8 @@ def quantise(file: Path, to: Path) -> None:
         UserError: a library is not installed.
     """
     tools = library("onnxruntime.quantization")
-    with TemporaryDirectory(prefix="encoder-reduction-") as folder, _silence():
+    # Its advice, on the root logger, is what was done already.
+    with TemporaryDirectory(prefix="encoder-reduction-") as folder, silenced(""):
         prepared = Path(folder) / "prepared.onnx"
         tools.quant_pre_process(file, prepared, skip_symbolic_shape=True)
         # Measured on the packaged baseline (docs/deployment.md): a scale for each channel halves the error of one for
@@ -28,15 +26,3 @@ def quantise(file: Path, to: Path) -> None:
         # third slower. A range of 7 bits costs little and no time: with 8, processors without VNNI saturate, and the
         # file would answer otherwise there.
         tools.quantize_dynamic(prepared, to, per_channel=True, reduce_range=True, weight_type=tools.QuantType.QInt8)
-
-
-@contextmanager
-def _silence() -> Iterator[None]:
-    """The quantiser advises on the root logger what was done already."""
-    root = logging.getLogger()
-    before = root.level
-    root.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        root.setLevel(before)

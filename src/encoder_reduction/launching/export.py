@@ -16,6 +16,7 @@ from ..errors import UserError
 from ..models import checkpoints
 from ..models.architectures import family_of
 from ..tracking import registry, store
+from ..tracking.logged_models import EXAMPLE
 from ..tracking.opening import open_run
 
 HUGGING_FACE, ONNX = "huggingface", "onnx"
@@ -80,7 +81,7 @@ from transformers import AutoTokenizer
 folder = {str(place / ONNX)!r}
 tokenizer = AutoTokenizer.from_pretrained(folder)
 session = onnxruntime.InferenceSession(f"{{folder}}/{folder.MODEL_FILE}")
-batch = tokenizer(["A wonderful film.", "Dull."], padding=True, truncation=True, return_tensors="np")
+batch = tokenizer(["{EXAMPLE}", "Dull."], padding=True, truncation=True, return_tensors="np")
 logits = session.run(["logits"], {{name: batch[name] for name in ("input_ids", "attention_mask")}})[0]
 print([{list(corpora.LABELS)}[index] for index in logits.argmax(-1)])"""
 
@@ -93,7 +94,7 @@ from transformers import AutoTokenizer, pipeline
 folder = {str(place / ONNX)!r}
 model = ORTModelForSequenceClassification.from_pretrained(folder)
 classify = pipeline("text-classification", model=model, tokenizer=AutoTokenizer.from_pretrained(folder))
-print(classify(["A wonderful film.", "Dull."]))"""
+print(classify(["{EXAMPLE}", "Dull."]))"""
 
 
 def _said(name: str, precision: str, place: Path, checked: folder.Checked) -> str:

@@ -63,6 +63,11 @@ class Contender:
         """The number format that it computes in."""
         return _PRECISIONS.get(self.model.runtime) or resolve_precision(self.profiler.fine_tuning.precision)
 
+    def named(self, first: "Contender") -> dict[str, Any]:
+        """The columns that say whose row it is; ``first`` is what all are measured against."""
+        own = {name: self.run[name] for name in ("name", "model", "config")}
+        return {"run_id": self.run["run_id"], "reference": first.run["run_id"], **own}
+
     def calls(self, workload: Workload) -> list[Call]:
         """One call of the forward pass for each batch."""
         session = self.model.session
@@ -133,11 +138,7 @@ def as_table(contenders: Sequence[Contender], ratios: pd.DataFrame, evaluations:
     return pd.DataFrame(
         [
             {
-                "run_id": each.run["run_id"],
-                "reference": first.run["run_id"],
-                "name": each.run["name"],
-                "model": each.run["model"],
-                "config": each.run["config"],
+                **each.named(first),
                 "runtime": each.model.runtime,
                 "precision": each.precision,
                 "device": device_name(),

@@ -139,11 +139,7 @@ def _ratios(contenders: Sequence[Contender], key: tuple[str, int]) -> pd.DataFra
     return pd.DataFrame(
         [
             {
-                "run_id": each.run["run_id"],
-                "reference": first.run["run_id"],
-                "name": each.run["name"],
-                "model": each.run["model"],
-                "config": each.run["config"],
+                **each.named(first),
                 "workload": workload,
                 "batch_size": batch_size,
                 "max_length": first.profiler.fine_tuning.max_length,
