@@ -57,7 +57,7 @@ def test_a_divergence_is_that_of_torch(judge):
 
 
 def test_it_leaves_the_network_as_it_was(judge, tmp_path):
-    """The Trainer leaves its autocast, and a teacher is frozen: the next cut would see another network."""
+    """A teacher is frozen, and the Trainer leaves its autocast: the next cut would see another network."""
     whole, asked = judge.whole, sizes(judge, heads=2)
     before = {name: tensor.clone() for name, tensor in whole.state_dict().items()}
     ids = judge._batches[0]["input_ids"]

@@ -154,12 +154,21 @@ def test_an_incomplete_batch_is_a_step_of_the_schedule(tmp_path, arguments):
     assert arguments["warmup_steps"] == round(0.1 * 3 * 13)  # thirteen batches of eight at most make a hundred
 
 
-def test_converted_weights_are_computed_with_as_they_are(arguments):
+@pytest.mark.parametrize("converted", [False, True])
+def test_logits_are_those_of_the_plans_arithmetic(converted):
+    """Of float32 weights under autocast, as in training; of converted ones as they are."""
     chosen = tuner(precision="bf16")
-    for_inference(chosen.model, "bf16")
-    with pytest.raises(Asked):
-        chosen.logits(VALIDATION)
-    assert (arguments["fp16"], arguments["bf16"]) == (False, False)
+    model = chosen.model.to(DEVICE)
+    if converted:
+        for_inference(model, "bf16")
+    one = VALIDATION.select([3])
+    row = torch.tensor(one["input_ids"][:], device=DEVICE)
+    with torch.no_grad(), torch.autocast(DEVICE.type, dtype=torch.bfloat16, enabled=not converted):
+        expected = model.eval()(row).logits.float().cpu().numpy()
+    assert chosen.logits(one) == pytest.approx(expected, abs=0)
+    with torch.no_grad():
+        in_float32 = model.float()(row).logits.cpu().numpy()
+    assert expected != pytest.approx(in_float32, abs=0)
 
 
 def test_several_gpus_do_not_multiply_the_batch(tmp_path, monkeypatch):

@@ -108,21 +108,21 @@ def of_size(model: PreTrainedModel) -> dict[str, float]:
     }
 
 
-def of_quality(training: Training, test: Evaluation, under_autocast: Evaluation | None = None) -> dict[str, float]:
+def of_quality(training: Training, test: Evaluation, validation: Evaluation) -> dict[str, float]:
     """What the model reached: on test, and on the validation split that selects.
 
     Args:
-        training: which scores the validation split.
+        training: which scores the validation split as it computes.
         test: of the model as it is measured and served.
-        under_autocast: of the model as training computes it, which is said where its accuracy is another.
+        validation: of the same; said where its accuracy is another than in training.
     """
-    differs = under_autocast is not None and under_autocast.accuracy != test.accuracy
+    differs = validation.accuracy != training.validation_accuracy
     return {
-        **({"accuracy_under_autocast": under_autocast.accuracy} if differs else {}),
         "accuracy": test.accuracy,
         "f1": test.f1,
         "validation_accuracy": training.validation_accuracy,
         "validation_f1": training.validation_f1,
+        **({"validation_accuracy_as_served": validation.accuracy} if differs else {}),
         "best_epoch": training.best_epoch,
     }
 

@@ -20,6 +20,7 @@ from ..reductions.observed import Batch
 from ..training.evaluation import score
 from ..training.fine_tuning import FineTuner
 from ..training.pieces import Pieces
+from ..training.prediction import logits_of
 from .networks import calibration_batches
 from .teaching import teach
 
@@ -117,7 +118,7 @@ class Judge:
             tuner.train(tokenised, self._texts, Pieces(folder))
         finally:
             # As a teacher it was frozen, and gradients tell what to cut of it another time.
-            _unwrap(self.whole.requires_grad_(True))
+            self.whole.requires_grad_(True)
         return self.score(cut.model)
 
     @cached_property
@@ -137,13 +138,4 @@ class Judge:
         return self._logits(self.whole)
 
     def _logits(self, model: PreTrainedModel) -> np.ndarray:
-        tuner = FineTuner(model, self.tokenizer, self.plan.fine_tuning, 0, lambda values, step: None, False)
-        logits = tuner.logits(self._texts)
-        _unwrap(model)
-        return logits
-
-
-def _unwrap(model: PreTrainedModel) -> None:
-    """Take off the autocast that the Trainer leaves around a network: a cut computes as it is asked to."""
-    for mark in ("forward", "_original_forward", "_is_accelerate_prepared"):
-        model.__dict__.pop(mark, None)
+        return logits_of(model, self.tokenizer, self._texts, self.plan.fine_tuning.precision)

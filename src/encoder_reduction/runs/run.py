@@ -142,8 +142,6 @@ def execute(
                 }
                 stopwatch.lap("evaluation")
             training, training_memory, training_energy = train(tuner, tokenised, run, device, stopwatch, machine)
-            trained = tuner.evaluate(tokenised["test"], data["test"]["id"]) if precision != "fp32" else None
-            stopwatch.lap("evaluation")
             # What is scored and measured is what is served: without training's autocast, which stays in the old one.
             texts = Profiler(model, tokenizer, settings, profiling).texts(tokenised["test"], settings.batch_size)
             teacher = None
@@ -169,7 +167,7 @@ def execute(
 
         metrics = {
             **figures.of_data(data),
-            **figures.of_quality(training, served["test"], trained),
+            **figures.of_quality(training, served["test"], served["validation"]),
             **figures.before_training(before),
             **figures.of_size(model),
             **figures.of_inference(inference),

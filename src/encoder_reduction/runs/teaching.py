@@ -14,7 +14,7 @@ from ..reductions import Cut
 from ..tracking import store
 from ..training import distillation
 from ..training.distillation import Teacher
-from ..training.fine_tuning import FineTuner
+from ..training.prediction import logits_of
 
 
 def teach(
@@ -57,7 +57,7 @@ def teach(
         _check_hidden(model, whole, run_id)
         basis = None if cut.basis is None else cut.basis.to(whole.device)
         return tokenised, Teacher(model, cut.layers, basis)
-    logits = FineTuner(model, tokenizer, plan.fine_tuning, seed=0, on_log=lambda values, step: None).logits(tokenised)
+    logits = logits_of(model, tokenizer, tokenised, read.precision, progress=True)
     if run_id:
         distillation.cache_logits(run_id, fingerprint, logits)
     return distillation.with_teacher(tokenised, logits), None

@@ -32,6 +32,7 @@ from .cpu import fast_on_a_cpu
 from .distillation import Teacher
 from .evaluation import Evaluation, evaluation, score
 from .pieces import Pieces, Record
+from .prediction import logits_of
 from .recorder import NonFiniteLossError, OnLog, ProgressBar, Recorder
 
 _LOGGER = logging.getLogger(__name__)
@@ -179,23 +180,12 @@ class FineTuner:
 
     def logits(self, tokenised: Dataset) -> np.ndarray:
         """Logits ``(examples, classes)`` of a tokenised split, in its order, as float32."""
-        # Computed with texts of a length side by side, which halves the padding.
-        order = np.argsort(tokenised["length"], kind="stable")
-        with tempfile.TemporaryDirectory(prefix="encoder-reduction-") as folder:
-            output = self._trainer(folder).predict(tokenised.select(order))
-        return output.predictions[np.argsort(order)].astype(np.float32)
+        return logits_of(self.model, self.tokenizer, tokenised, self._settings.precision, self._progress)
 
-    def _trainer(
-        self,
-        folder: str,
-        train: Dataset | None = None,
-        validation: Dataset | None = None,
-        record: Record | None = None,
-    ) -> Trainer:
-        settings, record = self._settings, record or Record()
-        # Weights that have been converted are computed with as they are (profiling.inference.for_inference).
-        precision = resolve_precision(settings.precision) if self.model.dtype == torch.float32 else "fp32"
-        steps = math.ceil(settings.epochs * math.ceil(len(train) / settings.batch_size)) if train else 0
+    def _trainer(self, folder: str, train: Dataset, validation: Dataset, record: Record) -> Trainer:
+        settings = self._settings
+        precision = resolve_precision(settings.precision)
+        steps = math.ceil(settings.epochs * math.ceil(len(train) / settings.batch_size))
         arguments = TrainingArguments(
             output_dir=folder,
             num_train_epochs=settings.epochs,
@@ -210,13 +200,12 @@ class FineTuner:
             fp16=precision == "fp16",
             bf16=precision == "bf16",
             use_cpu=not torch.cuda.is_available(),
-            # The Trainer shuffles evaluation by this setting too; predictions must stay in order.
-            train_sampling_strategy="group_by_length" if train else "sequential",
-            eval_strategy="epoch" if train else "no",
-            save_strategy="epoch" if train else "no",
+            train_sampling_strategy="group_by_length",
+            eval_strategy="epoch",
+            save_strategy="epoch",
             metric_for_best_model="accuracy",
             remove_unused_columns=False,  # teacher logits are no argument of the model
-            load_best_model_at_end=bool(train),
+            load_best_model_at_end=True,
             save_total_limit=2,  # and the best one
             logging_strategy="no",  # _Recorder logs, since a curve must not break where training was interrupted
             logging_nan_inf_filter=False,
