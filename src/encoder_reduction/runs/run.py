@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import Dataset
+from datasets import Dataset, DatasetDict
 from transformers import PreTrainedModel
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
@@ -25,6 +25,7 @@ from ..profiling.memory import of_pieces as memory_of_pieces
 from ..profiling.nvidia import take_one_gpu
 from ..tracking import datasets, opening, store
 from ..tracking.run import Run
+from ..training.evaluation import Evaluation
 from ..training.fine_tuning import FineTuner, Training
 from ..training.pieces import Pieces
 from ..training.recorder import NonFiniteLossError
@@ -39,6 +40,8 @@ from .networks import load_model, reduce, state_inference
 from .note import note
 from .sources import find_source
 from .teaching import teach
+
+_Served = tuple[PreTrainedModel, Tokenizer, dict[str, Evaluation], PeakMemory | None]
 
 
 @dataclass(frozen=True)
@@ -137,26 +140,28 @@ def execute(
         with watched(device) as machine:
             before = {}
             if plan.stage == "reduce" and plan.start != "pretrained":
-                before = {
-                    split: tuner.evaluate(tokenised[split], data[split]["id"]) for split in ("validation", "test")
-                }
+                before = scored(tuner, tokenised, data)
                 stopwatch.lap("evaluation")
             training, training_memory, training_energy = train(tuner, tokenised, run, device, stopwatch, machine)
             # What is scored and measured is what is served: without training's autocast, which stays in the old one.
             texts = Profiler(model, tokenizer, settings, profiling).texts(tokenised["test"], settings.batch_size)
             teacher = None
 
-            def read_back(folder: Path) -> tuple[PreTrainedModel, Tokenizer, PeakMemory | None]:
+            def as_served(folder: Path) -> _Served:
+                """What is logged, read back; it is scored while the process apart measures it."""
                 apart.ask(folder, precision, texts)
-                return *checkpoints.load_folder(folder), apart.answer()
+                model, tokenizer = checkpoints.load_folder(folder)
+                model = for_inference(model.to(device), precision)
+                stopwatch.lap("saving")
+                tuner = FineTuner(model, tokenizer, settings, plan.seed, run.point, progress)
+                served = scored(tuner, tokenised, data)
+                stopwatch.lap("evaluation")
+                return model, tokenizer, served, apart.answer()
 
-            model, tokenizer, inference_memory = run.model(model, tokenizer, read_back)
-            model = for_inference(model.to(device), precision)
+            model, tokenizer, served, inference_memory = run.model(model, tokenizer, as_served)
             stopwatch.lap("saving")
-            tuner = FineTuner(model, tokenizer, settings, plan.seed, run.point, progress)
+            tuner = None
             start_peak_again()  # The trained one goes.
-            served = {split: tuner.evaluate(tokenised[split], data[split]["id"]) for split in ("validation", "test")}
-            stopwatch.lap("evaluation")
             profiler = Profiler(model, tokenizer, settings, profiling)
             inference_memory = inference_memory or profiler.memory(texts)
             inference = figures.inference(profiler, texts, tokenised["test"], data["test"]["text"])
@@ -184,6 +189,11 @@ def execute(
         run.table(served["test"].predictions, store.PREDICTIONS_FILE)
         run.table(served["validation"].predictions, store.VALIDATION_FILE)
         return Outcome(run.run_id, name, metrics)
+
+
+def scored(tuner: FineTuner, tokenised: dict[str, Dataset], data: DatasetDict) -> dict[str, Evaluation]:
+    """What the tuner's network scores on the splits that nothing is trained on."""
+    return {split: tuner.evaluate(tokenised[split], data[split]["id"]) for split in ("validation", "test")}
 
 
 def train(
