@@ -1,8 +1,10 @@
+import gc
 import os
 import signal
 import subprocess
 import sys
 import time
+import weakref
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,7 +15,7 @@ from torch import nn
 from encoder_reduction.profiling import energy, latency, machine, nvidia
 from encoder_reduction.profiling.compute import Shape, matrix_product_rate, total
 from encoder_reduction.profiling.latency import measure, measure_interleaved
-from encoder_reduction.profiling.memory import peak_memory, training_state
+from encoder_reduction.profiling.memory import only_new_garbage, peak_memory, training_state
 
 pytestmark = pytest.mark.alone
 
@@ -83,6 +85,22 @@ def test_a_phase_is_not_credited_with_memory_that_an_earlier_one_freed():
         parts = [torch.ones(25_000) for _ in range(2000)]
         del parts
     assert second.above_start == pytest.approx(first.above_start, rel=0.05)
+
+
+def test_garbage_is_looked_for_in_what_is_new():
+    def circle():
+        layer = nn.Linear(1, 1)
+        layer.itself = [layer]
+        return weakref.ref(layer)
+
+    old = circle()
+    with only_new_garbage():
+        new = circle()
+        gc.collect()
+        assert old()
+        assert not new()
+    gc.collect()
+    assert not old()
 
 
 def test_the_parts_of_a_training_step_are_told_apart():

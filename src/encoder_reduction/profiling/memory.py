@@ -102,6 +102,19 @@ def start_peak_again() -> None:
         torch.cuda.reset_peak_memory_stats()
 
 
+@contextmanager
+def only_new_garbage() -> Iterator[None]:
+    """Within the block garbage is looked for in what is made there alone.
+
+    The libraries have 700,000 objects, none of them garbage; looking at them takes 0.4 s each time.
+    """
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+
+
 def of_pieces(pieces: Sequence[PeakMemory]) -> PeakMemory:
     """The peak of a phase that was interrupted and went on in other processes, the last of these given last."""
 

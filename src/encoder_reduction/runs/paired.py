@@ -25,6 +25,7 @@ from ..plan.runtimes import TORCH
 from ..plan.sections import RunPlan
 from ..profiling.inference import TEXTS, Profiler, for_inference
 from ..profiling.machine import device_name, watched
+from ..profiling.memory import only_new_garbage
 from ..profiling.nvidia import take_one_gpu, visible_device
 from ..tracking import fingerprints, opening, store
 from ..tracking.run import Run
@@ -82,7 +83,7 @@ def execute(
     take_one_gpu()
     run_ids = list(dict.fromkeys(run_ids))
     several = len(runtimes) > 1
-    with opening.open_run(parent, experiment_id) as run:
+    with only_new_garbage(), opening.open_run(parent, experiment_id) as run:
         tags = {"stage": "profile", "preset": plan.preset, "model": plan.model, "device": device_name()}
         # Of PyTorch alone as it was before there were others.
         what = ",".join([*run_ids, *(runtimes if several else ())])

@@ -20,7 +20,7 @@ from ..profiling.energy import EnergyUsed, energy_used
 from ..profiling.energy import of_pieces as energy_of_pieces
 from ..profiling.inference import Profiler, for_inference, latency_table
 from ..profiling.machine import Watch, watched
-from ..profiling.memory import PeakMemory, peak_memory, start_peak_again
+from ..profiling.memory import PeakMemory, only_new_garbage, peak_memory, start_peak_again
 from ..profiling.memory import of_pieces as memory_of_pieces
 from ..profiling.nvidia import take_one_gpu
 from ..tracking import datasets, opening, store
@@ -85,7 +85,7 @@ def execute(
     take_one_gpu()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     # Before the run opens, so that no thread and no lock of it is in the other process.
-    with process_apart(device) as apart, opening.open_run(parent, experiment_id, run_id) as run:
+    with only_new_garbage(), process_apart(device) as apart, opening.open_run(parent, experiment_id, run_id) as run:
         source_run = source_run or find_source(run.experiment_id, plan)
         try:
             inputs.fetch(plan)  # What they hold is part of the fingerprint.
