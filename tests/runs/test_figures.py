@@ -56,7 +56,7 @@ def inference():
         ],
         tokenisation=latency(3.0),
         end_to_end=latency(25.0),
-        flops=Flops((10.0, 100.0, 1.0), (30.0, 300.0, 3.0)),
+        flops=Flops((10.0, 100.0, 1.0)),
         product_rate=100_000.0,
         joules=0.25,
     )

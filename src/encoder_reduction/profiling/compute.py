@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.polynomial import polynomial
-from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from .latency import measure
@@ -23,20 +22,18 @@ class Flops:
     products are of second degree in the length, so three lengths determine the polynomial.
 
     Attributes:
-        forward_coefficients: constant, per token, per token squared; of the forward pass.
-        training_coefficients: the same of forward and backward pass.
+        coefficients: constant, per token, per token squared; of the forward pass.
     """
 
-    forward_coefficients: tuple[float, float, float]
-    training_coefficients: tuple[float, float, float]
+    coefficients: tuple[float, float, float]
 
     def forward(self, tokens: float) -> float:
         """FLOPs of the forward pass of one example of this many tokens, padding included."""
-        return float(polynomial.polyval(tokens, self.forward_coefficients))
+        return float(polynomial.polyval(tokens, self.coefficients))
 
     def training(self, tokens: float) -> float:
-        """FLOPs of forward and backward pass of one example of this many tokens, padding included."""
-        return float(polynomial.polyval(tokens, self.training_coefficients))
+        """The same of forward and backward pass, where each product has two, one by each of its factors."""
+        return 3 * self.forward(tokens)
 
 
 @dataclass(frozen=True)
@@ -59,22 +56,20 @@ class Shape:
         return cls(*attention_mask.shape, tokens=int(attention_mask.sum()))
 
 
-def count_flops(model: nn.Module, loss: Callable[[nn.Module, int], torch.Tensor]) -> Flops:
+@torch.no_grad()
+def count_flops(forward: Callable[[int], object]) -> Flops:
     """Count with torch's FlopCounterMode.
 
     Args:
-        model: the network, on the ``meta`` device, where counting computes nothing; its attention must
-            be written out (``eager``), since the counter does not know the CPU's fused kernel.
-        loss: the loss of one example of so many tokens, on the device of the model.
+        forward: computes one example of so many tokens, on the ``meta`` device, where nothing is computed; with
+            attention that is written out (``eager``), since the counter does not know the CPU's fused kernel.
     """
-    forward, training = [], []
+    counts = []
     for length in _LENGTHS:
         with FlopCounterMode(display=False) as counter:
-            value = loss(model, length)
-            forward.append(counter.get_total_flops())
-            value.backward()
-            training.append(counter.get_total_flops())
-    return Flops(*(tuple(map(float, polynomial.polyfit(_LENGTHS, counts, 2))) for counts in (forward, training)))
+            forward(length)
+        counts.append(counter.get_total_flops())
+    return Flops(tuple(map(float, polynomial.polyfit(_LENGTHS, counts, 2))))
 
 
 def total(flops: Callable[[float], float], shapes: Iterable[Shape]) -> float:

@@ -153,14 +153,10 @@ def for_inference(model: PreTrainedModel, precision: str) -> PreTrainedModel:
 
 def flops_of(model: PreTrainedModel) -> Flops:
     """FLOPs of one example of a classifier by its length; a copy without weights is counted, nothing computed."""
-    config = copy.deepcopy(model.config)  # which from_config gives the attention it is asked for
-    with torch.device("meta"):
-        bare = AutoModelForSequenceClassification.from_config(config, attn_implementation="eager")
-
-    def loss(bare: PreTrainedModel, tokens: int) -> torch.Tensor:
-        return bare(_random_batch(bare, 1, tokens, torch.device("meta"))["input_ids"]).logits.sum()
-
-    return count_flops(bare, loss)
+    config, meta = copy.deepcopy(model.config), torch.device("meta")  # from_config writes its attention into it
+    with meta:
+        bare = AutoModelForSequenceClassification.from_config(config, attn_implementation="eager").eval()
+    return count_flops(lambda tokens: bare(_random_batch(bare, 1, tokens, meta)["input_ids"]))
 
 
 def latency_table(latencies: Iterable[tuple[Workload, Latency]]) -> pd.DataFrame:
