@@ -2,7 +2,6 @@
 
 import logging
 import math
-import tempfile
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,7 +32,7 @@ from .distillation import Teacher
 from .evaluation import Evaluation, evaluation, score
 from .pieces import Pieces, Record
 from .prediction import logits_of
-from .recorder import NonFiniteLossError, OnLog, ProgressBar, Recorder
+from .recorder import NonFiniteLossError, OnLog, ProgressBar, Recorder, best_evaluation
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -122,27 +121,26 @@ class FineTuner:
         if not self._settings.epochs:
             return self._without_training(validation)
         record, batch_size = pieces.record(), self._settings.batch_size
-        # On disk, since the memory of training is measured.
-        with tempfile.TemporaryFile(dir=pieces.folder.parent) as started_from:
-            torch.save(self.model.state_dict(), started_from)
-            while True:
-                try:
-                    with fast_on_a_cpu(self.model):
-                        return self._train(train, validation, record, pieces)
-                except torch.OutOfMemoryError:
-                    if record.passes == batch_size:
-                        raise
-                # Not within the handler: its traceback keeps what the failed step had in memory.
-                record = Record(more_passes(batch_size, record.passes))
-                pieces.clear()
-                _LOGGER.warning(
-                    "Out of memory: training starts again with %d examples at once instead of %d, %d passes a step.",
-                    batch_size // record.passes, batch_size, record.passes,
-                )  # fmt: skip
-                self.model.zero_grad(set_to_none=True)
-                started_from.seek(0)
-                self.model.load_state_dict(torch.load(started_from, map_location="cpu", weights_only=True))
-                start_peak_again()
+        starting_weights = None
+        if _memory_may_run_out():
+            starting_weights = {name: tensor.to("cpu", copy=True) for name, tensor in self.model.state_dict().items()}
+        while True:
+            try:
+                with fast_on_a_cpu(self.model):
+                    return self._train(train, validation, record, pieces)
+            except torch.OutOfMemoryError:
+                if starting_weights is None or record.passes == batch_size:
+                    raise
+            # Not within the handler: its traceback keeps what the failed step had in memory.
+            record = Record(more_passes(batch_size, record.passes))
+            pieces.clear()
+            _LOGGER.warning(
+                "Out of memory: training starts again with %d examples at once instead of %d, %d passes a step.",
+                batch_size // record.passes, batch_size, record.passes,
+            )  # fmt: skip
+            self.model.zero_grad(set_to_none=True)
+            self.model.load_state_dict(starting_weights)
+            start_peak_again()
 
     def _without_training(self, validation: Dataset) -> Training:
         """The network as it is, scored on the validation split."""
@@ -158,10 +156,11 @@ class FineTuner:
             try:
                 trainer.train(resume_from_checkpoint=str(latest) if latest else None)
             except NonFiniteLossError as error:
-                error.recovered = trainer.load_best()
+                error.recovered = pieces.load_best(record, self.model)
                 raise
-        evaluations = [entry for entry in trainer.state.log_history if "eval_accuracy" in entry]
-        best = max(evaluations, key=lambda entry: entry["eval_accuracy"])
+        best = best_evaluation(trainer.state)
+        if best["step"] < trainer.state.global_step:
+            pieces.load_best(record, self.model)
         return Training(
             seconds=record.seconds,
             steps=trainer.state.global_step,
@@ -202,12 +201,9 @@ class FineTuner:
             use_cpu=not torch.cuda.is_available(),
             train_sampling_strategy="group_by_length",
             eval_strategy="epoch",
-            save_strategy="epoch",
-            metric_for_best_model="accuracy",
+            save_strategy="no",  # but when the Recorder asks for it
             remove_unused_columns=False,  # teacher logits are no argument of the model
-            load_best_model_at_end=True,
-            save_total_limit=2,  # and the best one
-            logging_strategy="no",  # _Recorder logs, since a curve must not break where training was interrupted
+            logging_strategy="no",  # the Recorder logs, since a curve must not break where training was interrupted
             logging_nan_inf_filter=False,
             report_to="none",
             disable_tqdm=not self._progress,
@@ -234,6 +230,11 @@ class FineTuner:
         return trainer
 
 
+def _memory_may_run_out() -> bool:
+    """Whether torch says so: of main memory the system kills a process without a word."""
+    return torch.cuda.is_available()
+
+
 class _Trainer(Trainer):
     """The Trainer, with the teacher's share in the loss of batches that carry its logits, keeping a record."""
 
@@ -251,13 +252,6 @@ class _Trainer(Trainer):
         loss = super().training_step(model, inputs, *arguments, **more)
         self._record.note_loss(loss)
         return loss
-
-    def load_best(self) -> bool:
-        """Take the weights of the best epoch so far; whether there were any."""
-        if self.state.best_model_checkpoint is None:
-            return False
-        self._load_best_model()
-        return True
 
     def memory_parts(self) -> TrainingState:
         """What a training step on the largest batch keeps in memory."""

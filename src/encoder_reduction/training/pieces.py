@@ -1,7 +1,8 @@
 """Training in pieces: interrupted anywhere, it goes on from its last checkpoint exactly as if it had not been.
 
 The Trainer's checkpoint holds weights, optimizer, schedule and random state. Here is the rest: what has been
-measured so far, the unfinished point of the curve, and the random state that the epoch's order was drawn from.
+measured so far, the unfinished point of the curve, the random state that the epoch's order was drawn from, and
+the weights of the best epoch.
 """
 
 import os
@@ -13,12 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from ..profiling.compute import Shape
 
 VARIABLE = "ENCODER_REDUCTION_CHECKPOINT_SECONDS"
 _SECONDS_BETWEEN_CHECKPOINTS = 600.0
-_RECORD = "encoder_reduction.pt"
+_RECORD = "record.pt"
 
 
 @dataclass
@@ -34,6 +36,7 @@ class Record:
         loss: sum of the losses since the last point of the curve, a scalar.
         loss_steps: optimizer steps in that sum.
         order_state: state of torch's random generator when the epoch's order was drawn.
+        best_step: the step after which the weights were the best that are kept; 0 where none are.
         pieces: what the caller measured of each piece before this one.
     """
 
@@ -45,6 +48,7 @@ class Record:
     loss: torch.Tensor | None = None
     loss_steps: int = 0
     order_state: torch.Tensor | None = None
+    best_step: int = 0
     pieces: list[Any] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -91,7 +95,9 @@ class Record:
 
 
 class Pieces:
-    """The checkpoints of one training, in a folder that outlives the process.
+    """What one training goes on from and ends with, in a folder that outlives the process.
+
+    These are its checkpoints, and the weights of its best epoch while training goes on with others.
 
     Args:
         folder: where they are kept.
@@ -128,14 +134,41 @@ class Pieces:
         return Record(**torch.load(latest / _RECORD, weights_only=True))
 
     def save(self, record: Record, step: int) -> None:
-        """Complete the Trainer's checkpoint of this step with the record; from now on it counts."""
+        """Complete the Trainer's checkpoint of this step with the record; from now on it counts, and none before it."""
         content = record.content() | {"pieces": [*record.pieces, self._before_saving()]}
         checkpoint = self.folder / f"checkpoint-{step}"
-        partial = checkpoint / f"{_RECORD}.partial"
-        torch.save(content, partial)
-        partial.rename(checkpoint / _RECORD)
+        _write(content, checkpoint / _RECORD)
         self._saved = time.monotonic()
+        self._remove_all_but(checkpoint, self._best(record))
+
+    def save_best(self, record: Record, step: int, model: nn.Module) -> None:
+        """Keep the weights that the model has after this step, the best so far."""
+        record.best_step = step
+        _write(model.state_dict(), self._best(record))
+        self._remove_all_but(self.latest(), self._best(record), self._best(self.record()))
+
+    def load_best(self, record: Record, model: nn.Module) -> bool:
+        """Give the model the best weights that are kept; whether there are any."""
+        if record.best_step:
+            model.load_state_dict(torch.load(self._best(record), map_location="cpu", weights_only=True))
+        return bool(record.best_step)
 
     def clear(self) -> None:
-        """Forget all checkpoints."""
+        """Forget all of it."""
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _best(self, record: Record) -> Path:
+        # Named by step: training that goes on from a checkpoint must not find weights that came after it.
+        return self.folder / f"best-{record.best_step}.pt"
+
+    def _remove_all_but(self, *kept: Path | None) -> None:
+        for path in self.folder.iterdir():
+            if path not in kept:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _write(content: Any, path: Path) -> None:
+    """Write all of it or nothing."""
+    partial = path.with_name(f"{path.name}.partial")
+    torch.save(content, partial)
+    partial.rename(path)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from transformers import ProgressCallback, TrainerCallback
+from transformers import ProgressCallback, TrainerCallback, TrainerState
 
 from ..errors import STOP, UserError
 from .pieces import Pieces, Record
@@ -38,8 +38,14 @@ class ProgressBar(ProgressCallback):
         """Say nothing."""
 
 
+def best_evaluation(state: TrainerState) -> dict[str, float]:
+    """The Trainer's entry of the epoch that was most accurate on the validation split; of equals, the first."""
+    evaluations = [entry for entry in state.log_history if "eval_accuracy" in entry]
+    return max(evaluations, key=lambda entry: entry["eval_accuracy"])
+
+
 class Recorder(TrainerCallback):
-    """Keeps the record: adds up training time, logs the curves, and says when to save a checkpoint."""
+    """Keeps the record: adds up training time, logs the curves, and says when to save a checkpoint or the weights."""
 
     def __init__(
         self, record: Record, pieces: Pieces, on_log: OnLog, steps_per_epoch: int, stop: StopRequested
@@ -73,16 +79,22 @@ class Recorder(TrainerCallback):
             self._pause()
             self._log_loss(args, state)
             self._resume()
-        # An epoch's end is saved anyway, after its evaluation.
+        # At an epoch's end its evaluation comes first.
         ends = state.global_step % self._steps_per_epoch == 0 or state.global_step == state.max_steps
-        if (self._stop() or self._pieces.due) and not ends:
+        if self._wants_checkpoint() and not ends:
             self._pause()
             control.should_save = True
 
     def on_epoch_end(self, *args: Any, **kwargs: Any) -> None:
-        """Training time stands still: evaluation and a checkpoint follow."""
+        """Training time stands still: evaluation follows, and maybe a checkpoint."""
         self._pause()
         self._record.order_state = None
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, model: Any, **kwargs: Any) -> None:
+        """Keep an epoch's weights, if they are the best and more will follow; ask for a checkpoint where one is due."""
+        if best_evaluation(state)["step"] == state.global_step < state.max_steps:
+            self._pieces.save_best(self._record, state.global_step, model)
+        control.should_save = self._wants_checkpoint()
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Complete the checkpoint, and leave where the process has been asked to."""
@@ -99,6 +111,9 @@ class Recorder(TrainerCallback):
             # Named apart from the kept weights' validation_accuracy, which MLflow would take for a point of the curve.
             curve = {f"epoch_validation_{key}": logs[f"eval_{key}"] for key in ("loss", "accuracy", "f1")}
             self._on_log(curve, state.global_step)
+
+    def _wants_checkpoint(self) -> bool:
+        return self._stop() or self._pieces.due
 
     def _log_loss(self, args: Any, state: Any) -> None:
         loss = self._record.take_loss()
