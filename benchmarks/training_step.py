@@ -8,6 +8,7 @@ quiet machine; docs/performance.md has what was said:
     python benchmarks/training_step.py parts --shapes bert/baseline --attention-dropout 0.1 --as-torch
     python benchmarks/training_step.py trainers   # beside transformers' Trainer, in turns
     python benchmarks/training_step.py trainers --lengths imdb --texts 96 --ways defaults,ours
+    python benchmarks/training_step.py trainers --lengths imdb --base   # bert-base, for a GPU
 
 On 2 cores, fixed takes four minutes, four shapes of parts at IMDb's lengths one, and trainers as long as ``--texts``,
 ``--seeds`` and ``--ways`` ask: transformers' defaults train at 1.5 reviews a second.
@@ -44,12 +45,12 @@ from encoder_reduction.profiling.inference import flops_of  # noqa: E402
 from encoder_reduction.profiling.machine import device_name, watched  # noqa: E402
 from encoder_reduction.reductions import reduce_model  # noqa: E402
 from encoder_reduction.training import fine_tuning  # noqa: E402
-from encoder_reduction.training.cpu import fast_on_a_cpu  # noqa: E402
-from encoder_reduction.training.fine_tuning import FineTuner, _Trainer  # noqa: E402
+from encoder_reduction.training.devices import fast  # noqa: E402
+from encoder_reduction.training.fine_tuning import FineTuner  # noqa: E402
 from encoder_reduction.training.pieces import Pieces  # noqa: E402
-from trainers import LENGTHS, WAYS, Task, compared  # noqa: E402
+from encoder_reduction.training.trainer import PlanTrainer  # noqa: E402
+from trainers import DEVICE, LENGTHS, WAYS, Task, compared  # noqa: E402
 
-DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 BATCH, REPETITIONS, SECONDS = 16, 5, 0.5
 # Attention dropout, hidden dropout, and whether a CPU computes as torch does it by itself.
 STEPPED = {
@@ -72,7 +73,7 @@ STEPS = {"snippets": 40, "imdb": 12}
 # What a step is made of, and where transformers does it.
 PARTS: dict[str, list[tuple[type, str]]] = {
     "data": [(Trainer, "get_batch_samples")],
-    "forward": [(_Trainer, "compute_loss")],
+    "forward": [(PlanTrainer, "compute_loss")],
     "backward": [(Accelerator, "backward")],
     "optimizer": [
         (Trainer, "_clip_grad_norm"),
@@ -135,7 +136,7 @@ def fixed_table(lengths: list[int]) -> pd.DataFrame:
     flops, rates, seconds = flops_of(network("bert", "baseline", 0.0)), [rate()], {}
     for tokens, (name, (attention, hidden, as_torch)) in product(lengths, STEPPED.items()):
         model = network("bert", "baseline", attention, hidden)
-        with nullcontext() if as_torch else fast_on_a_cpu(model):
+        with nullcontext() if as_torch else fast(model):
             seconds[tokens, name] = seconds_of(step_of(model, tokens))
         rates.append(rate())
         click.echo(f"{tokens} {name}: {seconds[tokens, name]:.3f} s, {rates[-1] / 1e9:.0f} GFLOP/s", err=True)
@@ -234,7 +235,7 @@ lengths_option = click.option("--lengths", type=click.Choice([*LENGTHS, "both"])
 @click.option("--attention-dropout", default=0.0, show_default=True)
 @click.option("--as-torch", is_flag=True, help="Compute as torch does by itself.")
 def parts(lengths: str, shapes: str, attention_dropout: float, as_torch: bool) -> None:
-    by_itself = mock.patch.object(fine_tuning, "fast_on_a_cpu", nullcontext) if as_torch else nullcontext()
+    by_itself = mock.patch.object(fine_tuning, "fast", nullcontext) if as_torch else nullcontext()
     for each in LENGTHS if lengths == "both" else [lengths]:
         with machine_named(), by_itself:
             table = parts_table(shapes.split(","), each, attention_dropout)
@@ -246,10 +247,11 @@ def parts(lengths: str, shapes: str, attention_dropout: float, as_torch: bool) -
 @click.option("--ways", default=",".join(WAYS), help="Some of them.", show_default=True)
 @click.option("--texts", type=int, help="Training texts.  [default: the plan's, or all that there are]")
 @click.option("--seeds", default="0,1,2", show_default=True)
-def trainers(lengths: str, ways: str, texts: int | None, seeds: str) -> None:
+@click.option("--base", is_flag=True, help="bert-base with random weights instead of the packaged model: for a GPU.")
+def trainers(lengths: str, ways: str, texts: int | None, seeds: str, base: bool) -> None:
     for each in LENGTHS if lengths == "both" else [lengths]:
         with machine_named():
-            table = compared(each, ways.split(","), texts, [int(seed) for seed in seeds.split(",")])
+            table = compared(each, ways.split(","), texts, [int(seed) for seed in seeds.split(",")], base)
             click.echo(f"\n{each}:\n\n" + table.to_markdown(index=False, disable_numparse=True))
 
 

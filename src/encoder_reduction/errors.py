@@ -58,7 +58,8 @@ def explain(error: BaseException) -> str | None:
         other = f", or set {variable} to another folder," if (variable := _variable_of(file)) else ""
         return f"The disk is full{where}: free some space{other} and run the same command again."
     if type(error).__name__ == "OutOfMemoryError":  # torch's, which need not be imported to say so
-        return "The GPU ran out of memory: give a smaller batch_size or max_length, or a GPU with nobody else on it."
+        smaller = "batch_size (or batch_tokens) or max_length"
+        return f"The GPU ran out of memory: give a smaller {smaller}, or a GPU with nobody else on it."
     if isinstance(error, OSError) and error.errno in _NOT_WRITABLE and error.filename:
         return _not_writable(error)
     if reason := unreadable(error):

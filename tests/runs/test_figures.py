@@ -31,6 +31,7 @@ def training():
         steps=3,
         shapes=[Shape(2, 4, 7), Shape(2, 5, 7), Shape(2, 2, 4)],
         state=TrainingState(parameters=0.1, gradients=0.2, optimizer=0.3, activations=0.4),
+        attention_kernels=None,
         micro_batch_size=2,
         best_epoch=2.0,
         validation_accuracy=0.7,

@@ -96,7 +96,7 @@ class InPieces:
             (pieces.folder / "checkpoint-1").mkdir(parents=True)
             pieces.save(Record(), 1)
             raise Interrupted
-        return SimpleNamespace(earlier_pieces=pieces.record().pieces, micro_batch_size=16)
+        return SimpleNamespace(earlier_pieces=pieces.record().pieces, micro_batch_size=16, attention_kernels="flash")
 
 
 def test_an_interrupted_run_counts_the_time_and_the_machine_of_all_its_pieces(tmp_path):

@@ -14,9 +14,10 @@ from encoder_reduction.profiling.inference import for_inference
 from encoder_reduction.profiling.memory import TrainingState
 from encoder_reduction.training import fine_tuning, recorder
 from encoder_reduction.training.batches import more_passes
-from encoder_reduction.training.fine_tuning import FineTuner, Training, _Trainer
+from encoder_reduction.training.fine_tuning import FineTuner, Training
 from encoder_reduction.training.pieces import VARIABLE, Pieces, Record
 from encoder_reduction.training.recorder import Recorder
+from encoder_reduction.training.trainer import PlanTrainer
 
 TRAIN, VALIDATION = small_texts(24, seed=0), small_texts(24, seed=1)
 
@@ -56,8 +57,8 @@ def trained(tmp_path_factory):
         patch.setenv(VARIABLE, "0")
         patch.setattr(recorder, "_LOGGED_POINTS", 1)  # so that time runs on from step to step
         patch.setattr(recorder, "_now", lambda: clock.now)
-        patch.setattr(_Trainer, "training_step", clock.slow(_Trainer.training_step, 1.0))
-        patch.setattr(_Trainer, "prediction_step", clock.slow(_Trainer.prediction_step, 100.0))
+        patch.setattr(PlanTrainer, "training_step", clock.slow(PlanTrainer.training_step, 1.0))
+        patch.setattr(PlanTrainer, "prediction_step", clock.slow(PlanTrainer.prediction_step, 100.0))
         patch.setattr(Pieces, "save", clock.slow(Pieces.save, 10_000.0))
         patch.setattr(Recorder, "on_optimizer_step", look)
         chosen = tuner(warmup_ratio=0.5, learning_rate=3e-5, weight_decay=0.02)
@@ -79,8 +80,8 @@ def test_examples_and_tokens_are_counted_without_padding(trained):
 def test_padding_is_the_share_of_what_was_computed_for_nothing():
     shapes, state = [Shape(4, 10, 30), Shape(2, 5, 9)], TrainingState(1.0, 1.0, 2.0, 0.5)
     training = Training(
-        seconds=2.0, steps=2, shapes=shapes, state=state, micro_batch_size=4, best_epoch=1.0, validation_accuracy=0.8,
-        validation_f1=0.7, earlier_pieces=[],
+        seconds=2.0, steps=2, shapes=shapes, state=state, attention_kernels=None, micro_batch_size=4, best_epoch=1.0,
+        validation_accuracy=0.8, validation_f1=0.7, earlier_pieces=[],
     )  # fmt: skip
     assert training.padding == pytest.approx(11 / 50)
 
@@ -188,7 +189,7 @@ def test_passes_divide_a_batch_evenly(batch_size, at_once):
 
 
 def test_out_of_memory_never_changes_how_many_examples_a_step_takes(monkeypatch, tmp_path):
-    step, tried, stepped = _Trainer.training_step, [], []
+    step, tried, stepped = PlanTrainer.training_step, [], []
 
     def with_room_for_two(self, model, inputs, *arguments, **more):
         tried.append(len(inputs["labels"]))
@@ -197,7 +198,7 @@ def test_out_of_memory_never_changes_how_many_examples_a_step_takes(monkeypatch,
         return step(self, model, inputs, *arguments, **more)
 
     monkeypatch.setattr(fine_tuning, "_memory_may_run_out", lambda: True)
-    monkeypatch.setattr(_Trainer, "training_step", with_room_for_two)
+    monkeypatch.setattr(PlanTrainer, "training_step", with_room_for_two)
     monkeypatch.setattr(Recorder, "on_optimizer_step", lambda self, *_, optimizer, **__: stepped.append(len(tried)))
     trained = tuner(batch_size=6).train(TRAIN, VALIDATION, Pieces(tmp_path / "checkpoints"))
     assert tried == [6, 3] + [2] * 24
@@ -208,7 +209,7 @@ def test_out_of_memory_never_changes_how_many_examples_a_step_takes(monkeypatch,
 def test_training_keeps_no_second_copy_of_the_weights_where_its_memory_is_measured(monkeypatch, tmp_path):
     chosen = tuner(head_size=128)
     chosen.model.to(DEVICE)
-    step, found = _Trainer.training_step, []
+    step, found = PlanTrainer.training_step, []
 
     def storages():
         # Only these have a storage: other tests leave tensors that pretend to.
@@ -223,6 +224,6 @@ def test_training_keeps_no_second_copy_of_the_weights_where_its_memory_is_measur
             found.append(sum(size for address, size in storages().items() if address not in before))
         return step(*arguments, **more)
 
-    monkeypatch.setattr(_Trainer, "training_step", look)
+    monkeypatch.setattr(PlanTrainer, "training_step", look)
     chosen.train(TRAIN, VALIDATION, Pieces(tmp_path / "checkpoints"))
     assert found[0] < 0.01 * sum(parameter.nbytes for parameter in chosen.model.parameters())

@@ -15,9 +15,10 @@ from encoder_reduction.reductions.layers import drop_layers
 from encoder_reduction.training import fine_tuning
 from encoder_reduction.training.batches import ShuffledBatches
 from encoder_reduction.training.distillation import Teacher, hidden_loss
-from encoder_reduction.training.fine_tuning import FineTuner, _Trainer
+from encoder_reduction.training.fine_tuning import FineTuner
 from encoder_reduction.training.pieces import Pieces, Record
 from encoder_reduction.training.recorder import NonFiniteLossError
+from encoder_reduction.training.trainer import PlanTrainer
 
 SPLITS = {split: small_texts(48, seed) for seed, split in enumerate(("train", "validation", "test"))}
 
@@ -151,7 +152,7 @@ def test_out_of_memory_computes_the_same_batches_in_more_passes(monkeypatch, cap
     tuners = [tuner(without_dropout(), precision="fp32", learning_rate=1e-3) for _ in range(2)]
     before = tuners[0].logits(SPLITS["test"])
     undisturbed = tuners[0].train(SPLITS["train"], SPLITS["validation"], Pieces(tmp_path / "undisturbed"))
-    step, failed = _Trainer.training_step, []
+    step, failed = PlanTrainer.training_step, []
 
     def with_room_for_five(self, model, inputs, *arguments, **more):
         if len(inputs["labels"]) > 5 and self.state.global_step:
@@ -164,7 +165,7 @@ def test_out_of_memory_computes_the_same_batches_in_more_passes(monkeypatch, cap
         assert not [trainer for trainer in failed if trainer()], "what failed is still in memory"
 
     monkeypatch.setattr(fine_tuning, "_memory_may_run_out", lambda: True)
-    monkeypatch.setattr(_Trainer, "training_step", with_room_for_five)
+    monkeypatch.setattr(PlanTrainer, "training_step", with_room_for_five)
     monkeypatch.setattr(fine_tuning, "start_peak_again", nothing_left)
     trained = tuners[1].train(SPLITS["train"], SPLITS["validation"], Pieces(tmp_path / "in_passes"))
     assert len(failed) == 2
@@ -181,20 +182,20 @@ def test_one_example_that_does_not_fit_is_one_sentence(monkeypatch, pieces):
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
     monkeypatch.setattr(fine_tuning, "_memory_may_run_out", lambda: True)
-    monkeypatch.setattr(_Trainer, "training_step", no_room)
+    monkeypatch.setattr(PlanTrainer, "training_step", no_room)
     with pytest.raises(torch.OutOfMemoryError) as error:
         tuner().train(SPLITS["train"], SPLITS["validation"], pieces)
     assert explain(error.value).startswith("The GPU ran out of memory")
 
 
 def test_a_run_that_diverges_keeps_the_best_epoch_before(monkeypatch, pieces):
-    chosen, compute = tuner(epochs=2.0), _Trainer.compute_loss
+    chosen, compute = tuner(epochs=2.0), PlanTrainer.compute_loss
 
     def diverging(self, model, *arguments, **more):
         loss = compute(self, model, *arguments, **more)
         return loss * float("nan") if self.model.training and self.state.global_step >= 3 else loss
 
-    monkeypatch.setattr(_Trainer, "compute_loss", diverging)
+    monkeypatch.setattr(PlanTrainer, "compute_loss", diverging)
     with pytest.raises(NonFiniteLossError) as error:
         chosen.train(SPLITS["train"], SPLITS["validation"], pieces)
     assert error.value.recovered

@@ -12,8 +12,8 @@ from torch import nn
 
 from encoder_reduction.errors import STOP, leave_in_order_when_stopped
 from encoder_reduction.training import pieces
-from encoder_reduction.training.fine_tuning import _Trainer
 from encoder_reduction.training.pieces import VARIABLE, Pieces, Record
+from encoder_reduction.training.trainer import PlanTrainer
 
 
 class Killed(BaseException):
@@ -111,7 +111,7 @@ def test_a_killed_run_goes_on_from_its_last_whole_checkpoint(undisturbed, tmp_pa
 
 def test_a_checkpoint_is_written_after_ten_minutes_wherever_training_is(tmp_path, monkeypatch):
     """A step of 250 s: within the second epoch, and after the last step, since minutes of measuring follow."""
-    now, step, save, saved = [0.0], _Trainer.training_step, Pieces.save, []
+    now, step, save, saved = [0.0], PlanTrainer.training_step, Pieces.save, []
 
     def slow(*arguments, **more):
         now[0] += 250
@@ -122,7 +122,7 @@ def test_a_checkpoint_is_written_after_ten_minutes_wherever_training_is(tmp_path
         save(self, record, step)
 
     monkeypatch.setattr(pieces, "time", SimpleNamespace(monotonic=lambda: now[0]))
-    monkeypatch.setattr(_Trainer, "training_step", slow)
+    monkeypatch.setattr(PlanTrainer, "training_step", slow)
     monkeypatch.setattr(Pieces, "save", note)
     fine_tune(SHORT, SEED, Pieces(tmp_path), **SETTINGS)
     assert saved == [3, 6]

@@ -4,7 +4,8 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
-from .sections import MIXED, MODELS, STRATEGIES, Listed, ModelKey, Section, ShareOfWhole
+from .fields import Listed, ShareOfWhole
+from .sections import MIXED, MODELS, STRATEGIES, ModelKey, Section
 
 
 def _check_dims(value: str) -> str:

@@ -15,6 +15,7 @@ from ..errors import UserError
 from . import rules
 from .complaints import one_of, refuse_unknown, updated, validated
 from .equal_budgets import EqualBudgets
+from .fields import Seed
 from .sections import (
     DIMENSIONS,
     MIXED,
@@ -31,7 +32,6 @@ from .sections import (
     Reduction,
     RunPlan,
     Section,
-    Seed,
     Stage,
     Variant,
 )
@@ -108,6 +108,7 @@ class Preset(Section):
         planned = self.reductions if start == "pretrained" else rules.refitted(self.reductions)
         reductions = {name: rules.reduction(name, planned[name], given, dims) for name in dims}
         fine_tuning = updated(fine_tuning, given)
+        rules.check_batches(fine_tuning)
         rules.check_epochs(stage, fine_tuning.epochs, start, distillation)
         rules.check_weights(stage, start, distillation, reductions)
         corpus = inputs.corpus_instead(self.target if stage == "transfer" else self.source)

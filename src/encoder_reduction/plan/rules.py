@@ -5,7 +5,18 @@ from typing import Any
 
 from ..errors import UserError
 from .complaints import one_of, updated, validated
-from .sections import CRITERIA, SPREADING, STRATEGIES, Budget, Dimension, Distillation, Reduction, Stage, Start
+from .sections import (
+    CRITERIA,
+    SPREADING,
+    STRATEGIES,
+    Budget,
+    Dimension,
+    Distillation,
+    FineTuning,
+    Reduction,
+    Stage,
+    Start,
+)
 
 
 def budget(given: Mapping[str, Any], dims: list[Dimension]) -> Budget | None:
@@ -19,6 +30,16 @@ def budget(given: Mapping[str, Any], dims: list[Dimension]) -> Budget | None:
     if own and "budget" not in own:
         raise UserError(f"{next(iter(own))}={next(iter(own.values()))} says how a budget is met: give budget too.")
     return validated(Budget, **own) if own else None
+
+
+def check_batches(fine_tuning: FineTuning) -> None:
+    """A batch that is counted in tokens has room for the longest text."""
+    tokens, longest = fine_tuning.batch_tokens, fine_tuning.max_length
+    if tokens is not None and tokens < longest:
+        raise UserError(
+            f"batch_tokens={tokens} has no room for a text of max_length={longest} tokens: give batch_tokens={longest}"
+            " or more, or a smaller max_length."
+        )
 
 
 def check_epochs(stage: Stage, epochs: float, start: Start, distillation: Distillation) -> None:

@@ -4,7 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from .sections import Listed, Section
+from .fields import Listed
+from .sections import Section
 
 TORCH, ONNX, ONNX_INT8 = "torch", "onnxruntime", "onnxruntime-int8"
 Runtime = Literal["torch", "onnxruntime", "onnxruntime-int8"]

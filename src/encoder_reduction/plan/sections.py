@@ -1,29 +1,11 @@
 """The plan as typed data: what a run is, section by section."""
 
-import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt, field_serializer
+from pydantic import BaseModel, ConfigDict, Field, field_serializer
 
+from .fields import Dropped, Integers, NotDumpedWhereAbsent, OnceTrueOrFalse, Seed, ShareOfWhole
 
-def _how_to_distill(value: Any) -> Any:
-    """``true`` and ``false``, which were all there was once."""
-    return {"true": "logits", "false": "none"}.get(str(value).lower(), value)
-
-
-def _split(value: Any) -> Any:
-    """``128,512`` as it is typed after ``-P``; a YAML list stays as it is."""
-    return [part for part in value.split(",") if part.strip()] if isinstance(value, str) else value
-
-
-def _check_budget(value: str) -> str:
-    quantity, _, share = value.partition(":")
-    if quantity not in BUDGETS or not re.fullmatch(r"0?\.\d+", share) or float(share) < 1e-6:
-        raise ValueError(f"give one of {', '.join(BUDGETS)} and a share between 0 and 1, as latency:0.5")
-    return f"{quantity}:{f'{float(share):f}'.rstrip('0')}"
-
-
-BUDGETS = ("latency", "flops", "parameters")
 Stage = Literal["baseline", "reduce", "transfer"]
 ModelKey = Literal["bert", "roberta", "distilbert"]
 Dimension = Literal["heads", "hidden", "layers", "intermediate"]
@@ -53,13 +35,6 @@ RULES = {
     "efficiency": "the fastest within one standard error of the most accurate",
     "knee": "the knee of the Pareto front of accuracy and inference time",
 }
-_LARGEST_SEED = 2**32 - 1  # that NumPy takes
-Seed = Annotated[int, Field(ge=0, le=_LARGEST_SEED)]
-Listed = BeforeValidator(_split)
-Integers = Annotated[tuple[PositiveInt, ...], Listed]
-# Not in dumps where it is absent, so that plans which do not give it are the plans that they were before.
-Dropped = Annotated[float | None, Field(ge=0, lt=1, exclude_if=lambda share: share is None)]
-ShareOfWhole = Annotated[str, AfterValidator(_check_budget)]
 
 
 class Section(BaseModel):
@@ -136,6 +111,9 @@ class FineTuning(Section):
         description="passes over the training examples; 0: the network as it was cut, where start is not pretrained",
     )
     batch_size: int = Field(gt=0, description="examples per optimizer step")
+    batch_tokens: Annotated[int | None, Field(gt=2), NotDumpedWhereAbsent] = Field(
+        None, description="padded tokens per optimizer step at the most, instead of batch_size"
+    )
     learning_rate: float = Field(gt=0, lt=1, description="peak learning rate of the linear schedule")
     warmup_ratio: float = Field(ge=0, lt=1, description="share of the steps that warm up")
     weight_decay: float = Field(ge=0, description="decoupled weight decay of AdamW")
@@ -171,9 +149,7 @@ class Reduction(Section):
         "pretrained", description="random: the same architecture from scratch, as a control"
     )
     calibration_examples: int = Field(gt=0, description="training texts that criteria and correction look at")
-    calibration_seed: int | None = Field(
-        None, ge=0, le=_LARGEST_SEED, description="seed of the draw of these texts; the run's when absent"
-    )
+    calibration_seed: Seed | None = Field(None, description="seed of the draw of these texts; the run's when absent")
 
 
 class Budget(Section):
@@ -223,7 +199,7 @@ class Budget(Section):
 class Distillation(Section):
     """Whether and how a reduced model learns from what it was before it was cut, or from another run's model."""
 
-    distill: Annotated[Literal["none", "logits", "hidden"], BeforeValidator(_how_to_distill)] = Field(
+    distill: Annotated[Literal["none", "logits", "hidden"], OnceTrueOrFalse] = Field(
         description="none, or learn from a teacher as well as from the labels: from its logits, or with hidden from its"
         " hidden states too"
     )

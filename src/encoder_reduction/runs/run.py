@@ -228,7 +228,8 @@ def train(
     earlier = training.earlier_pieces
     machine.earlier = [Watch.of(piece["machine"]) for piece in earlier]
     stopwatch.lap("fine_tuning", earlier=sum(piece["seconds"] for piece in earlier))
-    run.tag({"pieces": len(earlier) + 1, "micro_batch_size": training.micro_batch_size})
+    found = {"micro_batch_size": training.micro_batch_size, "attention_kernels": training.attention_kernels}
+    run.tag({"pieces": len(earlier) + 1, **{tag: value for tag, value in found.items() if value is not None}})
     return (
         training,
         memory_of_pieces([*(PeakMemory(**piece["memory"]) for piece in earlier), memory]),

@@ -1,15 +1,56 @@
 """The order in which training sees its examples, and how many at once."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import chain
+from typing import Any
 
 import torch
 from torch.utils.data import Sampler
-from transformers import TrainingArguments
+from transformers import BatchEncoding, DataCollatorWithPadding, PreTrainedTokenizerBase, TrainingArguments
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from ..errors import UserError
 from .pieces import Record
+
+_BATCHES_SORTED_TOGETHER = 50
+
+
+@dataclass(frozen=True)
+class Padding:
+    """Makes a batch of tokenised texts: as long as the longest, or the next multiple of some tokens.
+
+    Attributes:
+        tokenizer: says what it is padded with.
+        max_length: tokens that no padding exceeds, since a network may have positions for no more.
+        multiple: of tokens.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    max_length: int
+    multiple: int = 1
+
+    def __call__(self, rows: list[dict[str, Any]]) -> BatchEncoding:
+        """``(examples, tokens)`` of each input; ``length``, which is for the sampler alone, is left out."""
+        kept = [{name: value for name, value in row.items() if name != "length"} for row in rows]
+        longest = max(len(row["input_ids"]) for row in kept)
+        tokens = max(longest, min(-(-longest // self.multiple) * self.multiple, self.max_length))
+        return DataCollatorWithPadding(self.tokenizer, padding="max_length", max_length=tokens)(kept)
+
+
+class _Orders:
+    """Random orders of batches, a new one for each epoch; that of an epoch which was interrupted comes again."""
+
+    def __init__(self, record: Record) -> None:
+        self._record = record
+        self._continues = record.order_state is not None
+
+    def begin(self) -> None:
+        """To be called before an order is drawn: the Trainer then restores the state that an interruption had left."""
+        if self._continues:
+            torch.set_rng_state(self._record.order_state)
+            self._continues = False
+        self._record.order_state = torch.get_rng_state()
 
 
 class ShuffledBatches(Sampler):
@@ -20,24 +61,56 @@ class ShuffledBatches(Sampler):
     """
 
     def __init__(self, grouped: LengthGroupedSampler, record: Record) -> None:
-        self._grouped, self._record = grouped, record
-        self._continues = record.order_state is not None
+        self._grouped, self._orders = grouped, _Orders(record)
 
     def __len__(self) -> int:
         return len(self._grouped)
 
     def __iter__(self) -> Iterator[int]:
-        # The epoch that was interrupted has its order again; the Trainer then restores the state it had after that.
-        if self._continues:
-            torch.set_rng_state(self._record.order_state)
-            self._continues = False
-        self._record.order_state = torch.get_rng_state()
+        self._orders.begin()
         indices, size = list(self._grouped), self._grouped.batch_size
         batches = [indices[start : start + size] for start in range(0, len(indices), size)]
         # The incomplete batch stays last, or all batches after it would be shifted.
         whole = len(indices) // size
         order = [*torch.randperm(whole, generator=self._grouped.generator).tolist(), *range(whole, len(batches))]
         return chain.from_iterable(batches[index] for index in order)
+
+
+class TokenBatches(Sampler[list[int]]):
+    """Batches of so many padded tokens: many short texts, or few long ones.
+
+    Which texts are together is drawn once, so that each epoch has as many steps, and their order for each.
+
+    Args:
+        lengths: tokens of each text.
+        tokens: of a batch, padding included, at the most.
+        multiple: of tokens, that batches are padded to.
+        seed: of what is together.
+        record: of the training.
+    """
+
+    def __init__(self, lengths: Sequence[int], tokens: int, multiple: int, seed: int, record: Record) -> None:
+        self._orders = _Orders(record)
+        drawn = torch.randperm(len(lengths), generator=torch.Generator().manual_seed(seed)).tolist()
+        # Of a length, but not the same texts whatever the seed: sorted within parts of some fifty batches.
+        part = max(1, _BATCHES_SORTED_TOGETHER * tokens * len(lengths) // sum(lengths))
+        self._batches: list[list[int]] = []
+        for start in range(0, len(drawn), part):
+            together: list[int] = []
+            for index in sorted(drawn[start : start + part], key=lambda index: lengths[index]):
+                # Ascending, so that the last one is the longest.
+                if together and (len(together) + 1) * -(-lengths[index] // multiple) * multiple > tokens:
+                    self._batches.append(together)
+                    together = []
+                together.append(index)
+            self._batches.append(together)
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        self._orders.begin()
+        return iter([self._batches[index] for index in torch.randperm(len(self._batches)).tolist()])
 
 
 def more_passes(batch_size: int, passes: int) -> int:

@@ -25,13 +25,10 @@ _BITS = 16
 
 @contextmanager
 def fast_on_a_cpu(model: PreTrainedModel) -> Iterator[None]:
-    """Within the block a network in training mode computes as a CPU does fastest; as ever where there is a GPU.
+    """Within the block a network in training mode computes as a CPU does fastest.
 
     Random bits are torch's own generator's, so that its state, and the seed, decide what is dropped.
     """
-    if torch.cuda.is_available():
-        yield
-        return
     configs = {id(module.config): module.config for module in model.modules() if hasattr(module, "config")}
     attending = [config for config in configs.values() if config._attn_implementation == "sdpa"]
     dropping = [module for module in model.modules() if isinstance(module, nn.Dropout)]

@@ -8,31 +8,28 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset
-from torch.utils.data import Sampler
 from transformers import (
-    DataCollatorWithPadding,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     PrinterCallback,
     ProgressCallback,
-    Trainer,
     TrainingArguments,
 )
-from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from ..errors import STOP
 from ..plan.precision import resolve_precision
 from ..plan.sections import Distillation, FineTuning
 from ..profiling.compute import Shape
-from ..profiling.memory import TrainingState, start_peak_again, training_state
-from . import distillation
-from .batches import ShuffledBatches, check_batches, more_passes
-from .cpu import fast_on_a_cpu
+from ..profiling.memory import TrainingState, start_peak_again
+from .batches import Padding, TokenBatches, check_batches, more_passes
+from .devices import fast
 from .distillation import Teacher
 from .evaluation import Evaluation, evaluation, score
+from .gpu import MULTIPLE, WORKERS
 from .pieces import Pieces, Record
 from .prediction import logits_of
 from .recorder import NonFiniteLossError, OnLog, ProgressBar, Recorder, best_evaluation
+from .trainer import PlanTrainer
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -48,7 +45,9 @@ class Training:
         steps: optimizer steps.
         shapes: every batch that was trained on.
         state: what the largest batch kept in memory, told apart; ``None`` where nothing was trained.
-        micro_batch_size: examples of a batch that are computed at once; below the plan's where memory ran out.
+        attention_kernels: what computed attention (:func:`.attention.attention_kernels`); ``None`` likewise.
+        micro_batch_size: examples of a batch that are computed at once; below the plan's where memory ran out, ``None``
+            where batches have no certain number of examples.
         best_epoch: the epoch whose weights were kept, by validation accuracy.
         validation_accuracy: accuracy of the kept weights on the validation split.
         validation_f1: weighted F1 of the kept weights on the validation split.
@@ -59,7 +58,8 @@ class Training:
     steps: int
     shapes: list[Shape]
     state: TrainingState | None
-    micro_batch_size: int
+    attention_kernels: str | None
+    micro_batch_size: int | None
     best_epoch: float
     validation_accuracy: float
     validation_f1: float
@@ -100,9 +100,7 @@ class FineTuner:
     ) -> None:
         self.model, self.tokenizer, self._teaching, self._teacher = model, tokenizer, teaching, teacher
         self._settings, self._seed, self._on_log, self._progress = settings, seed, on_log, progress
-        pad = DataCollatorWithPadding(tokenizer)
-        # Lengths are for the sampler alone.
-        self._collator = lambda rows: pad([{k: v for k, v in row.items() if k != "length"} for row in rows])
+        self._padding = Padding(tokenizer, settings.max_length, MULTIPLE if torch.cuda.is_available() else 1)
 
     def train(self, train: Dataset, validation: Dataset, pieces: Pieces) -> Training:
         """Fine-tune on tokenised splits; the model keeps the weights of its best epoch, or all that it has without any.
@@ -115,18 +113,18 @@ class FineTuner:
 
         Raises:
             NonFiniteLossError: the loss became infinite or no number.
-            torch.OutOfMemoryError: a single example does not fit.
+            torch.OutOfMemoryError: a single example does not fit, or a batch of ``batch_tokens``.
             UserError: the Trainer would not take the plan's batches, since it sees several GPUs.
         """
         if not self._settings.epochs:
             return self._without_training(validation)
         record, batch_size = pieces.record(), self._settings.batch_size
         starting_weights = None
-        if _memory_may_run_out():
+        if _memory_may_run_out() and not self._settings.batch_tokens:
             starting_weights = {name: tensor.to("cpu", copy=True) for name, tensor in self.model.state_dict().items()}
         while True:
             try:
-                with fast_on_a_cpu(self.model):
+                with fast(self.model):
                     return self._train(train, validation, record, pieces)
             except torch.OutOfMemoryError:
                 if starting_weights is None or record.passes == batch_size:
@@ -145,11 +143,12 @@ class FineTuner:
     def _without_training(self, validation: Dataset) -> Training:
         """The network as it is, scored on the validation split."""
         scores = score(self.logits(validation), np.asarray(validation["labels"]))
-        return Training(0.0, 0, [], None, self._settings.batch_size, 0.0, scores["accuracy"], scores["f1"], [])
+        return Training(0.0, 0, [], None, None, None, 0.0, scores["accuracy"], scores["f1"], [])
 
     def _train(self, train: Dataset, validation: Dataset, record: Record, pieces: Pieces) -> Training:
-        trainer = self._trainer(str(pieces.folder), train, validation, record)
-        steps_per_epoch = math.ceil(len(train) / self._settings.batch_size)
+        batches = self._token_batches(train, record)
+        steps_per_epoch = len(batches) if batches else math.ceil(len(train) / self._settings.batch_size)
+        trainer = self._trainer(str(pieces.folder), train, validation, record, batches, steps_per_epoch)
         latest = pieces.latest()
         with STOP.deferred() as stop:
             trainer.add_callback(Recorder(record, pieces, self._on_log, steps_per_epoch, stop))
@@ -166,7 +165,8 @@ class FineTuner:
             steps=trainer.state.global_step,
             shapes=record.shapes(),
             state=trainer.memory_parts(),
-            micro_batch_size=trainer.args.per_device_train_batch_size,
+            attention_kernels=trainer.attention_kernels(),
+            micro_batch_size=None if batches else trainer.args.per_device_train_batch_size,
             best_epoch=best["epoch"],
             validation_accuracy=best["eval_accuracy"],
             validation_f1=best["eval_f1"],
@@ -181,10 +181,22 @@ class FineTuner:
         """Logits ``(examples, classes)`` of a tokenised split, in its order, as float32."""
         return logits_of(self.model, self.tokenizer, tokenised, self._settings.precision, self._progress)
 
-    def _trainer(self, folder: str, train: Dataset, validation: Dataset, record: Record) -> Trainer:
-        settings = self._settings
+    def _token_batches(self, train: Dataset, record: Record) -> TokenBatches | None:
+        tokens = self._settings.batch_tokens
+        return TokenBatches(train["length"], tokens, self._padding.multiple, self._seed, record) if tokens else None
+
+    def _trainer(
+        self,
+        folder: str,
+        train: Dataset,
+        validation: Dataset,
+        record: Record,
+        batches: TokenBatches | None,
+        steps_per_epoch: int,
+    ) -> PlanTrainer:
+        settings, on_gpu = self._settings, torch.cuda.is_available()
         precision = resolve_precision(settings.precision)
-        steps = math.ceil(settings.epochs * math.ceil(len(train) / settings.batch_size))
+        steps = math.ceil(settings.epochs * steps_per_epoch)
         arguments = TrainingArguments(
             output_dir=folder,
             num_train_epochs=settings.epochs,
@@ -198,7 +210,7 @@ class FineTuner:
             optim="adamw_torch_fused",
             fp16=precision == "fp16",
             bf16=precision == "bf16",
-            use_cpu=not torch.cuda.is_available(),
+            use_cpu=not on_gpu,
             train_sampling_strategy="group_by_length",
             eval_strategy="epoch",
             save_strategy="no",  # but when the Recorder asks for it
@@ -207,20 +219,24 @@ class FineTuner:
             logging_nan_inf_filter=False,
             report_to="none",
             disable_tqdm=not self._progress,
-            dataloader_pin_memory=torch.cuda.is_available(),
+            # A GPU is given its batches ahead, and waits for none of them.
+            dataloader_num_workers=WORKERS if on_gpu else 0,
+            dataloader_pin_memory=on_gpu,
+            accelerator_config={"non_blocking": on_gpu},
             seed=self._seed,
         )
         check_batches(arguments, settings.batch_size)
-        trainer = _Trainer(
+        trainer = PlanTrainer(
+            record,
+            batches,
             self._teaching,
             self._teacher,
-            record,
             model=self.model,
             args=arguments,
             train_dataset=train,
             eval_dataset=validation,
             # No processing_class: its padding would be written into the configuration, which RoBERTa counts from.
-            data_collator=self._collator,
+            data_collator=self._padding,
             compute_metrics=lambda output: score(output.predictions, output.label_ids),
         )
         for printer in (PrinterCallback, ProgressCallback):
@@ -233,51 +249,3 @@ class FineTuner:
 def _memory_may_run_out() -> bool:
     """Whether torch says so: of main memory the system kills a process without a word."""
     return torch.cuda.is_available()
-
-
-class _Trainer(Trainer):
-    """The Trainer, with the teacher's share in the loss of batches that carry its logits, keeping a record."""
-
-    def __init__(
-        self, teaching: Distillation | None, teacher: Teacher | None, record: Record, **arguments: Any
-    ) -> None:
-        super().__init__(**arguments)
-        self._teaching, self._teacher, self._record = teaching, teacher, record
-        # Ours is the mean over a micro-batch, so several passes a step must be averaged.
-        self.model_accepts_loss_kwargs = False
-
-    def training_step(self, model: torch.nn.Module, inputs: dict[str, Any], *arguments: Any, **more: Any) -> Any:
-        """One pass, noting what it is computed on and its loss."""
-        self._record.note_batch(inputs)
-        loss = super().training_step(model, inputs, *arguments, **more)
-        self._record.note_loss(loss)
-        return loss
-
-    def memory_parts(self) -> TrainingState:
-        """What a training step on the largest batch keeps in memory."""
-        self.model.train()
-        largest = self._prepare_inputs(dict(self._record.largest))
-
-        def forward() -> torch.Tensor:
-            with self.compute_loss_context_manager():
-                return self.compute_loss(self.model, largest)
-
-        return training_state(self.model, self.optimizer, forward)
-
-    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
-        sampler = super()._get_train_sampler(train_dataset)
-        return ShuffledBatches(sampler, self._record) if isinstance(sampler, LengthGroupedSampler) else sampler
-
-    def compute_loss(
-        self, model: torch.nn.Module, inputs: dict[str, Any], return_outputs: bool = False, **ignored: Any
-    ) -> Any:
-        """The loss against the labels, and in training against the teacher where there is one."""
-        logits = inputs.pop(distillation.TEACHER_LOGITS, None)
-        beside = self._teacher if model.training else None
-        outputs = model(**inputs, output_hidden_states=beside is not None)
-        loss = outputs.loss
-        if beside:
-            loss = distillation.loss_beside(beside, self._teaching, inputs, outputs)
-        elif logits is not None:
-            loss = distillation.loss(loss, outputs.logits, logits, self._teaching)
-        return (loss, outputs) if return_outputs else loss

@@ -7,6 +7,7 @@ from tqdm import tqdm
 from transformers import DataCollatorWithPadding, PreTrainedModel, PreTrainedTokenizerBase
 
 from ..plan.precision import compute_dtype
+from .devices import fast
 
 _BATCH = 64
 
@@ -33,7 +34,7 @@ def logits_of(
     read = [name for name in tokenised.column_names if name in tokenizer.model_input_names]
     rows, pad, found = tokenised.select_columns(read), DataCollatorWithPadding(tokenizer), []
     model.eval()
-    with torch.no_grad(), _arithmetic(model, precision):
+    with torch.no_grad(), fast(model), _arithmetic(model, precision):
         for start in tqdm(range(0, len(order), _BATCH), disable=not progress):
             batch = pad(rows[order[start : start + _BATCH]]).to(model.device)
             found.append(model(**batch).logits.float())
