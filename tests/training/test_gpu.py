@@ -29,7 +29,7 @@ def refused(inputs, passes, pool):
 
 
 def trained(through, steps=40):
-    """Losses and gradients of steps of one or two passes each, over batches of two sizes."""
+    """Losses and gradients of steps of one or two passes each, over batches of three sizes."""
     torch.manual_seed(0)
     linear, unused = nn.Linear(4, 1), nn.Linear(2, 2)
     parameters = [*linear.parameters(), *unused.parameters()]
@@ -42,7 +42,8 @@ def trained(through, steps=40):
 
     through = through(parameters)
     for step in range(steps):
-        sizes = (3, 5) if step % 3 else (5,)
+        # Of seven examples there are none before passes over five are replayed.
+        sizes = (5,) if step % 3 == 0 else (3, 5) if step < 20 else (7, 5)
         for size in sizes:
             share, batch = 1 / len(sizes), {"x": torch.randn(size, 4), "y": torch.randn(size, 1)}
             found.append(through(batch, lambda batch, share=share: passes(batch, share), share))
@@ -61,7 +62,7 @@ def test_replayed_passes_add_the_gradients_that_direct_ones_do():
     """Of steps of several passes too, some of them direct still; a parameter without gradients stays without."""
     expected, _ = trained(directly)
     found, replayed = trained(lambda parameters: Replayed(parameters, recorded))
-    assert len(replayed._recordings) == 3  # of two sizes, one of them in steps of one pass and of two
+    assert len(replayed._recordings) == 4  # of three sizes, one of them in steps of one pass and of two
     for own, other in zip(found, expected, strict=True):
         assert torch.equal(own, other)
 
