@@ -33,7 +33,7 @@ MULTIPLE = 32
 # Batches are prepared ahead by so many processes.
 WORKERS = 2
 # Recording a shape takes about as long as so many replays save.
-WORTH_RECORDING = 8
+WORTH_RECORDING = 3
 # Not cuDNN's, which torch prefers on the newest GPUs: it is built for one shape, which takes as long as many steps.
 KERNELS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 _ATTENTION = "encoder_reduction_gpu"
