@@ -4,6 +4,7 @@ import click
 
 import _source  # noqa: F401
 from encoder_reduction import command_line as cli
+from encoder_reduction.launching import forking
 
 
 @click.command(cls=cli.EntryPoint, help=__doc__)
@@ -16,9 +17,12 @@ from encoder_reduction import command_line as cli
 @cli.input_options
 @cli.run_options
 def main(model: str, dim: str, preset: str, rerun: bool, **settings: object) -> None:
+    chosen = cli.load_preset(preset)
+    forking.start_server()
+
     from encoder_reduction.launching.compress import compress, plan_of
 
-    plan = plan_of(cli.load_preset(preset), model, dim, settings)
+    plan = plan_of(chosen, model, dim, settings)
     click.echo(compress(plan, rerun, cli.say))
 
 

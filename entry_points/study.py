@@ -4,6 +4,7 @@ import click
 
 import _source  # noqa: F401
 from encoder_reduction import command_line as cli
+from encoder_reduction.launching import forking
 
 
 @click.command(cls=cli.EntryPoint, help=__doc__)
@@ -41,6 +42,9 @@ def main(
     if useless := [name for name in other if given[name]]:
         raise click.UsageError(f"launcher={launcher} takes no {' and no '.join(useless)}: leave that away.")
     chosen = cli.load_study(preset, seeds, settings)
+
+    if launcher == "local":
+        forking.start_server()
 
     from encoder_reduction.launching import cluster
     from encoder_reduction.launching.study import run_study

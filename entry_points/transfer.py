@@ -4,6 +4,7 @@ import click
 
 import _source  # noqa: F401
 from encoder_reduction import command_line as cli
+from encoder_reduction.launching import forking
 
 
 @click.command(cls=cli.EntryPoint, help=__doc__)
@@ -22,6 +23,9 @@ from encoder_reduction import command_line as cli
 def main(model: str, dim: str, preset: str, rerun: bool, **settings: object) -> None:
     chosen = cli.load_preset(preset)
     plans = chosen.transfers(model, dim, settings)
+
+    if len(plans) > 1:
+        forking.start_server()
 
     from encoder_reduction.launching.study import run_transfers
     from encoder_reduction.runs.run import execute

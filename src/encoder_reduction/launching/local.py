@@ -1,9 +1,7 @@
 """Runs on this machine: each in a fresh process, several side by side where asked, interrupted ones continued."""
 
 import functools
-import multiprocessing
 import os
-import sys
 import threading
 import time
 import traceback
@@ -12,7 +10,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
-from pathlib import Path
 from queue import SimpleQueue
 
 import torch
@@ -26,15 +23,10 @@ from ..runs.run import Outcome, execute
 from ..runs.sources import find_source
 from ..tracking import destination, fingerprints, opening, store
 from ..tracking.run import Run
+from . import forking
 from .pairing import runs_to_pair
 
 Say = Callable[[str], None]
-
-_IMPORTED_BEFOREHAND = [
-    "encoder_reduction.runs.paired",
-    "encoder_reduction.runs.run",
-    "mlflow.store.tracking.sqlalchemy_store",
-]
 
 
 @dataclass(frozen=True)
@@ -94,7 +86,7 @@ class Launcher:
         self._study, self._total, self._rerun, self._say, self._jobs = study, total, rerun, say, jobs
         self._count = 0
         self._counting = threading.Lock()
-        self._context = _process_context()
+        self._context = forking.context()
         self._processes: set[BaseProcess] = set()
         self._stopping = False
         self._shares: SimpleQueue[_Share] = SimpleQueue()
@@ -233,17 +225,6 @@ def _shares(jobs: int, gpus: Sequence[str]) -> list[_Share]:
     if jobs == 1:
         return [_Share()]
     return [_Share(threads=max(1, torch.get_num_threads() // jobs))] * jobs
-
-
-def _process_context() -> multiprocessing.context.BaseContext:
-    if sys.platform == "win32":
-        return multiprocessing.get_context("spawn")
-    # The fork server looks for what it imports beforehand on PYTHONPATH only (Python issue 117378).
-    paths = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(_IMPORTED_BEFOREHAND)
-    return context
 
 
 def _execute(connection: Connection, store: str, share: _Share) -> None:

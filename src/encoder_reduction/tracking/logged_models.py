@@ -58,25 +58,48 @@ def log_model(run_id: str, folder: Path, entry: Entry) -> str:
     model_id = client.create_logged_model(_experiment_of(run_id), entry.name, run_id, entry.tags, entry.params).model_id
     client.log_outputs(run_id, [LoggedModelOutput(model_id, step=0)])
     with TemporaryDirectory(prefix="encoder-reduction-") as temporary:
-        saved, place = Model(artifact_path=entry.name, run_id=run_id, model_id=model_id), Path(temporary) / "model"
-        mlflow.pyfunc.save_model(
-            str(place),
-            mlflow_model=saved,
-            python_model=str(_SERVED_MODEL),
-            artifacts={"huggingface": str(folder)},
-            signature=_signature(),
-            input_example={"text": EXAMPLE},
-            pip_requirements=[f"{package}=={version(package)}" for package in _REQUIREMENTS],
-        )
-        flavor = saved.flavors["python_function"]
-        flavor["artifacts"]["huggingface"]["uri"] = "huggingface"
-        flavor["model_code_path"] = _SERVED_MODEL.name
-        saved.save(str(place / MLMODEL_FILE_NAME))
-        for compiled in list(place.rglob("__pycache__")):  # It was loaded while it was saved.
-            shutil.rmtree(compiled)
+        place = Path(temporary) / "model"
+        _write(Model(artifact_path=entry.name, run_id=run_id, model_id=model_id), folder, place)
         client.log_model_artifacts(model_id, str(place))
     client.finalize_logged_model(model_id, LoggedModelStatus.READY)
     return model_id
+
+
+def rehearse() -> None:
+    """Write a model of nothing, and throw it away.
+
+    MLflow goes through all packages that are installed when a process writes its first, which takes half a second;
+    processes that are forked afterwards know them.
+    """
+    with TemporaryDirectory(prefix="encoder-reduction-") as temporary:
+        nothing = Path(temporary) / "huggingface"
+        nothing.mkdir()
+        _write(Model(), nothing, Path(temporary) / "model")
+
+
+def _write(model: Model, folder: Path, place: Path) -> None:
+    """A Hugging Face folder as a model that pyfunc serves.
+
+    Args:
+        model: what MLflow says of it; completed and written, too.
+        folder: Hugging Face's.
+        place: where to; made.
+    """
+    mlflow.pyfunc.save_model(
+        str(place),
+        mlflow_model=model,
+        python_model=str(_SERVED_MODEL),
+        artifacts={"huggingface": str(folder)},
+        signature=_signature(),
+        input_example={"text": EXAMPLE},
+        pip_requirements=[f"{package}=={version(package)}" for package in _REQUIREMENTS],
+    )
+    flavor = model.flavors["python_function"]
+    flavor["artifacts"]["huggingface"]["uri"] = "huggingface"
+    flavor["model_code_path"] = _SERVED_MODEL.name
+    model.save(str(place / MLMODEL_FILE_NAME))
+    for compiled in list(place.rglob("__pycache__")):  # It was loaded while it was saved.
+        shutil.rmtree(compiled)
 
 
 def _signature() -> ModelSignature:
