@@ -59,6 +59,7 @@ class Outcome:
         return ", ".join(f"{row.config} x{row.speed_ratio:.2f}" for row in rows.itertuples())
 
 
+@only_new_garbage()
 def execute(
     plan: RunPlan,
     run_ids: Sequence[str],
@@ -83,7 +84,7 @@ def execute(
     take_one_gpu()
     run_ids = list(dict.fromkeys(run_ids))
     several = len(runtimes) > 1
-    with only_new_garbage(), opening.open_run(parent, experiment_id) as run:
+    with opening.open_run(parent, experiment_id) as run:
         tags = {"stage": "profile", "preset": plan.preset, "model": plan.model, "device": device_name()}
         # Of PyTorch alone as it was before there were others.
         what = ",".join([*run_ids, *(runtimes if several else ())])

@@ -58,6 +58,7 @@ class Outcome:
         return f"accuracy {self.metrics['accuracy']:.3f}"
 
 
+@only_new_garbage()
 def execute(
     plan: RunPlan,
     source_run: str | None = None,
@@ -85,7 +86,7 @@ def execute(
     take_one_gpu()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     # Before the run opens, so that no thread and no lock of it is in the other process.
-    with only_new_garbage(), process_apart(device) as apart, opening.open_run(parent, experiment_id, run_id) as run:
+    with process_apart(device) as apart, opening.open_run(parent, experiment_id, run_id) as run:
         source_run = source_run or find_source(run.experiment_id, plan)
         try:
             inputs.fetch(plan)  # What they hold is part of the fingerprint.
