@@ -130,6 +130,19 @@ def test_predictions_keep_the_order_of_the_split():
     assert result["score"].sub(expected).abs().lt(1e-5).tolist() == [index == 7 for index in range(len(test))]
 
 
+def test_validation_sees_texts_of_a_length_together(monkeypatch, pieces):
+    validation, step, seen = small_texts(130, seed=1), PlanTrainer.prediction_step, []
+
+    def note(self, model, inputs, *arguments, **more):
+        seen.append(tuple(inputs["input_ids"].shape))
+        return step(self, model, inputs, *arguments, **more)
+
+    monkeypatch.setattr(PlanTrainer, "prediction_step", note)
+    tuner(epochs=1.0).train(SPLITS["train"], validation, pieces)
+    lengths = sorted(validation["length"])
+    assert seen == [(64, lengths[63]), (64, lengths[127]), (2, lengths[129])]
+
+
 def test_a_loss_that_is_not_finite_stops_the_run(pieces):
     broken = network()
     with torch.no_grad():

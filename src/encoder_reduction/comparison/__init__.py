@@ -13,6 +13,7 @@ import pandas as pd
 from ..plan.presets import Preset
 from ..plan.sections import RULES
 from ..plan.study import Study
+from ..profiling.memory import only_new_garbage
 from ..tracking import destination, pages, store
 from ..tracking.run import Run
 from . import best_models, pictures, runtime_report, selection, sensitivity, tables
@@ -40,6 +41,7 @@ def experiment_of(run: Run, choice: Choice) -> str:
     return destination.experiment_named(choice.experiment) if choice.experiment else run.experiment_id
 
 
+@only_new_garbage()
 def compare(study: Study, run: Run, choice: Choice | None = None) -> str:
     """Compare the finished runs of a study.
 

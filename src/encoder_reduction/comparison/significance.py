@@ -22,6 +22,7 @@ import numpy as np
 import pandas as pd
 from scipy import optimize, special
 from statsmodels.stats.contingency_tables import mcnemar
+from statsmodels.stats.multitest import multipletests
 
 ALPHA = 0.05
 MCNEMAR = "McNemar's exact test"
@@ -180,9 +181,9 @@ def exact_p(gain: np.ndarray) -> float:
 def holm(p_values: Sequence[float]) -> np.ndarray:
     """p values corrected for their number (Holm 1979); NaN stays NaN and does not count."""
     p = np.asarray(p_values, dtype=float)
-    corrected, known = np.full_like(p, np.nan), np.flatnonzero(~np.isnan(p))
-    order = known[np.argsort(p[known])]
-    corrected[order] = np.maximum.accumulate(p[order] * np.arange(len(order), 0, -1)).clip(max=1)
+    corrected, known = np.full_like(p, np.nan), ~np.isnan(p)
+    if known.any():
+        corrected[known] = multipletests(p[known], alpha=ALPHA, method="holm")[1]
     return corrected
 
 

@@ -106,7 +106,8 @@ def start_peak_again() -> None:
 def only_new_garbage() -> Iterator[None]:
     """Within the block garbage is looked for in what is made there alone.
 
-    The libraries have 700,000 objects, none of them garbage; looking at them takes 0.4 s each time.
+    The libraries have 700,000 objects, none of them garbage; looking at them takes 0.4 s each time, and some
+    libraries ask for that at every call.
     """
     gc.freeze()
     try:

@@ -21,7 +21,7 @@ from ..plan.precision import resolve_precision
 from ..plan.sections import Distillation, FineTuning
 from ..profiling.compute import Shape
 from ..profiling.memory import TrainingState, start_peak_again
-from .batches import Padding, TokenBatches, check_batches, more_passes
+from .batches import Padding, TokenBatches, by_length, check_batches, more_passes
 from .devices import fast
 from .distillation import Teacher
 from .evaluation import Evaluation, evaluation, score
@@ -148,6 +148,7 @@ class FineTuner:
     def _train(self, train: Dataset, validation: Dataset, record: Record, pieces: Pieces) -> Training:
         batches = self._token_batches(train, record)
         steps_per_epoch = len(batches) if batches else math.ceil(len(train) / self._settings.batch_size)
+        validation = validation.select(by_length(validation))
         trainer = self._trainer(str(pieces.folder), train, validation, record, batches, steps_per_epoch)
         latest = pieces.latest()
         with STOP.deferred() as stop:
@@ -183,7 +184,7 @@ class FineTuner:
 
     def _token_batches(self, train: Dataset, record: Record) -> TokenBatches | None:
         tokens = self._settings.batch_tokens
-        return TokenBatches(train["length"], tokens, self._padding.multiple, self._seed, record) if tokens else None
+        return TokenBatches(train["length"][:], tokens, self._padding.multiple, self._seed, record) if tokens else None
 
     def _trainer(
         self,

@@ -7,6 +7,7 @@ from tqdm import tqdm
 from transformers import DataCollatorWithPadding, PreTrainedModel, PreTrainedTokenizerBase
 
 from ..plan.precision import compute_dtype
+from .batches import by_length
 from .devices import fast
 
 _BATCH = 64
@@ -29,8 +30,7 @@ def logits_of(
         precision: the plan's.
         progress: show a progress bar.
     """
-    # Computed with texts of a length side by side, which halves the padding.
-    order = np.argsort(tokenised["length"], kind="stable")
+    order = by_length(tokenised)
     read = [name for name in tokenised.column_names if name in tokenizer.model_input_names]
     rows, pad, found = tokenised.select_columns(read), DataCollatorWithPadding(tokenizer), []
     model.eval()

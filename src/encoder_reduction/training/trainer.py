@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader, Sampler, SequentialSampler
 from transformers import Trainer
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
@@ -87,7 +87,14 @@ class PlanTrainer(Trainer):
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
         sampler = super()._get_train_sampler(train_dataset)
-        return ShuffledBatches(sampler, self._record) if isinstance(sampler, LengthGroupedSampler) else sampler
+        if not isinstance(sampler, LengthGroupedSampler):
+            return sampler
+        sampler.lengths = sampler.lengths[:]  # A column of a data set is read anew for each of its values.
+        return ShuffledBatches(sampler, self._record)
+
+    def _get_eval_sampler(self, eval_dataset: Dataset) -> Sampler:
+        """As they come; the Trainer's own would shuffle what is evaluated, too."""
+        return SequentialSampler(eval_dataset)
 
     def compute_loss(
         self, model: torch.nn.Module, inputs: dict[str, Any], return_outputs: bool = False, **ignored: Any
