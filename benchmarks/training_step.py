@@ -235,6 +235,8 @@ lengths_option = click.option("--lengths", type=click.Choice([*LENGTHS, "both"])
 @click.option("--attention-dropout", default=0.0, show_default=True)
 @click.option("--as-torch", is_flag=True, help="Compute as torch does by itself.")
 def parts(lengths: str, shapes: str, attention_dropout: float, as_torch: bool) -> None:
+    if DEVICE.type == "cuda":
+        raise click.UsageError("parts is of CPUs: a GPU computes while its processor goes on; give trainers --base.")
     by_itself = mock.patch.object(fine_tuning, "fast", nullcontext) if as_torch else nullcontext()
     for each in LENGTHS if lengths == "both" else [lengths]:
         with machine_named(), by_itself:
