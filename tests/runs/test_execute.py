@@ -71,7 +71,7 @@ class Seen:
             yield memory
         self.measuring_memory, memory.peak = False, 5.0
 
-    def asked_apart(self, _, folder, precision, workload):
+    def asked_apart(self, _, folder, precision, workload, beside):
         self.apart = (sorted(file.name for file in folder.iterdir()), precision, workload.name)
 
     def memory_apart(self, _):

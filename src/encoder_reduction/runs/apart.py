@@ -9,6 +9,8 @@ import ctypes
 import gc
 import logging
 import multiprocessing
+import os
+import shutil
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -38,12 +40,21 @@ class Apart:
 
     connection: Connection | None
 
-    def ask(self, folder: Path, precision: str, workload: Workload) -> None:
-        """Have the model in a folder that a run logs measured, as it is served; the folder stays until the answer."""
+    def ask(self, folder: Path, precision: str, workload: Workload, beside: Path) -> None:
+        """Have the model in a folder that a run logs measured, as it is served.
+
+        Args:
+            folder: may go before the answer.
+            precision: of the weights.
+            workload: what is swept.
+            beside: is made, on the same file system, and has the same files until the answer.
+        """
         if self.connection is not None:
+            shutil.rmtree(beside, ignore_errors=True)  # of a process that was killed
+            shutil.copytree(folder, beside, copy_function=_linked)
             batches = [{name: each.numpy() for name, each in batch.items()} for batch in workload.batches]
             with suppress(OSError):  # It was killed, which the answer says.
-                self.connection.send((folder, precision, batches))
+                self.connection.send((beside, precision, batches))
 
     def answer(self) -> PeakMemory | None:
         """Peak of one sweep of the model that was asked for; libraries are used already.
@@ -92,7 +103,10 @@ def _wait(ours: Connection, its: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     with suppress(EOFError, OSError):
-        its.send(_measured(*its.recv()))
+        folder, precision, batches = its.recv()
+        measured = _measured(folder, precision, batches)
+        shutil.rmtree(folder, ignore_errors=True)
+        its.send(measured)
 
 
 def _measured(folder: Path, precision: str, batches: Sequence[dict[str, np.ndarray]]) -> tuple[float, float]:
@@ -107,6 +121,14 @@ def _measured(folder: Path, precision: str, batches: Sequence[dict[str, np.ndarr
     with peak_memory(model.device) as memory:
         _sweep(model, batches)
     return start, memory.peak
+
+
+def _linked(source: str, target: str) -> None:
+    """A second name for a file, or a copy where the file system knows no such names."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
 
 
 def _loaded(folder: Path, precision: str) -> PreTrainedModel:

@@ -41,8 +41,6 @@ from .note import note
 from .sources import find_source
 from .teaching import teach
 
-_Served = tuple[PreTrainedModel, Tokenizer, dict[str, Evaluation], PeakMemory | None]
-
 
 @dataclass(frozen=True)
 class Outcome:
@@ -148,21 +146,18 @@ def execute(
             texts = Profiler(model, tokenizer, settings, profiling).texts(tokenised["test"], settings.batch_size)
             teacher = None
 
-            def as_served(folder: Path) -> _Served:
-                """What is logged, read back; it is scored while the process apart measures it."""
-                apart.ask(folder, precision, texts)
-                model, tokenizer = checkpoints.load_folder(folder)
-                model = for_inference(model.to(device), precision)
-                stopwatch.lap("saving")
-                tuner = FineTuner(model, tokenizer, settings, plan.seed, run.point, progress)
-                served = scored(tuner, tokenised, data)
-                stopwatch.lap("evaluation")
-                return model, tokenizer, served, apart.answer()
+            def read_back(folder: Path) -> tuple[PreTrainedModel, Tokenizer]:
+                apart.ask(folder, precision, texts, run.folder.path / "served")
+                return checkpoints.load_folder(folder)
 
-            model, tokenizer, served, inference_memory = run.model(model, tokenizer, as_served)
+            model, tokenizer = run.model(model, tokenizer, read_back)  # is logged while the process apart measures it
+            model = for_inference(model.to(device), precision)
+            inference_memory = apart.answer()
             stopwatch.lap("saving")
-            tuner = None
+            tuner = FineTuner(model, tokenizer, settings, plan.seed, run.point, progress)
             start_peak_again()  # The trained one goes.
+            served = scored(tuner, tokenised, data)
+            stopwatch.lap("evaluation")
             profiler = Profiler(model, tokenizer, settings, profiling)
             inference_memory = inference_memory or profiler.memory(texts)
             inference = figures.inference(profiler, texts, tokenised["test"], data["test"]["text"])
