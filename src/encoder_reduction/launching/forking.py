@@ -6,8 +6,8 @@ import sys
 from multiprocessing import forkserver
 from pathlib import Path
 
-# The store is MLflow's choice by its address, and imported when it is first asked.
-_BEFOREHAND = ["encoder_reduction.launching.beforehand", "mlflow.store.tracking.sqlalchemy_store"]
+# MLflow imports the last two when it first needs them: a store by its address, git for the commit of the code.
+_BEFOREHAND = ["encoder_reduction.launching.beforehand", "mlflow.store.tracking.sqlalchemy_store", "git"]
 
 
 def context() -> multiprocessing.context.BaseContext:
