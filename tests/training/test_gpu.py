@@ -24,10 +24,6 @@ def recorded(inputs, passes, pool):
     return Recording(inputs, loss, lambda: loss.copy_(passes(inputs)))
 
 
-def refused(inputs, passes, pool):
-    raise RuntimeError("operation not permitted\nwhen stream is capturing")
-
-
 def trained(through, steps=40):
     """Losses and gradients of steps of one or two passes each, over batches of three sizes."""
     torch.manual_seed(0)
@@ -84,20 +80,22 @@ def test_training_is_the_same_with_passes_that_are_replayed(monkeypatch, tmp_pat
     assert again[2] == direct[2]
 
 
-def test_what_cannot_be_recorded_is_computed_directly_and_said_once(caplog):
+@pytest.mark.parametrize("kind", [RuntimeError, torch.OutOfMemoryError])
+def test_what_cannot_be_recorded_is_computed_directly_and_said_once(caplog, kind):
+    """Where memory runs out as well: what is recorded needs more than what is launched. One recording was made."""
+    made = []
+
+    def refused(inputs, passes, pool):
+        if made:
+            raise kind("operation not permitted\nwhen stream is capturing")
+        made.append(recorded(inputs, passes, pool))
+        return made[0]
+
     expected, _ = trained(directly)
     found, _ = trained(lambda parameters: Replayed(parameters, refused))
     assert all(torch.equal(own, other) for own, other in zip(found, expected, strict=True))
     (said,) = caplog.messages
     assert "CUDA graphs (operation not permitted when stream is capturing)" in said
-
-
-def test_memory_that_runs_out_while_recording_is_said_to_the_caller():
-    def full(inputs, passes, pool):
-        raise torch.OutOfMemoryError
-
-    with pytest.raises(torch.OutOfMemoryError):
-        trained(lambda parameters: Replayed(parameters, full))
 
 
 @pytest.mark.parametrize("family", FAMILIES)

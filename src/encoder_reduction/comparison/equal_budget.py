@@ -23,6 +23,7 @@ _BY_LAYER = ("attention_heads_by_layer", "intermediate_size_by_layer")
 _ABOVE = 0.1
 # What must be alike for rows to be compared.
 _TREATMENT = ("epochs", "learning_rate", "distill", "hidden_weight", "temperature", "batch_size", "train_examples")
+_BATCH_TOKENS = "batch_tokens"  # where it is not given, batch_size counts
 
 
 @dataclass(frozen=True)
@@ -129,6 +130,8 @@ def differing(at: AtBudget, runs: pd.DataFrame) -> list[str]:
     reduced = at.rows[at.rows["dim"].ne("none")]
     own = runs[runs["run_id"].isin([run_id for ids in reduced["run_ids"] for run_id in ids.values()])]
     values = {name: own[name].map(plain_value).dropna().unique() for name in _TREATMENT if name in own}
+    if _BATCH_TOKENS in own:
+        values[_BATCH_TOKENS] = own[_BATCH_TOKENS].map(plain_value).fillna("none").unique()
     values["seeds"] = reduced["seeds"].unique()
     return [f"{name} ({', '.join(map(str, each))})" for name, each in values.items() if len(each) > 1]
 

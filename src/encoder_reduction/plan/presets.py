@@ -108,7 +108,7 @@ class Preset(Section):
         planned = self.reductions if start == "pretrained" else rules.refitted(self.reductions)
         reductions = {name: rules.reduction(name, planned[name], given, dims) for name in dims}
         fine_tuning = updated(fine_tuning, given)
-        rules.check_batches(fine_tuning)
+        rules.check_batch_tokens(fine_tuning)
         rules.check_epochs(stage, fine_tuning.epochs, start, distillation)
         rules.check_weights(stage, start, distillation, reductions)
         corpus = inputs.corpus_instead(self.target if stage == "transfer" else self.source)

@@ -32,7 +32,7 @@ def budget(given: Mapping[str, Any], dims: list[Dimension]) -> Budget | None:
     return validated(Budget, **own) if own else None
 
 
-def check_batches(fine_tuning: FineTuning) -> None:
+def check_batch_tokens(fine_tuning: FineTuning) -> None:
     """A batch that is counted in tokens has room for the longest text."""
     tokens, longest = fine_tuning.batch_tokens, fine_tuning.max_length
     if tokens is not None and tokens < longest:

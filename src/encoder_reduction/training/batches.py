@@ -32,11 +32,15 @@ class Padding:
     max_length: int
     multiple: int = 1
 
+    def padded(self, longest: int) -> int:
+        """Tokens that texts have in a batch whose longest has so many."""
+        return max(longest, min(-(-longest // self.multiple) * self.multiple, self.max_length))
+
     def __call__(self, rows: list[dict[str, Any]]) -> BatchEncoding:
         """``(examples, tokens)`` of each input; ``length``, which is for the sampler alone, is left out."""
         kept = [{name: value for name, value in row.items() if name != "length"} for row in rows]
         longest = max(len(row["input_ids"]) for row in kept)
-        tokens = max(longest, min(-(-longest // self.multiple) * self.multiple, self.max_length))
+        tokens = self.padded(longest)
         return DataCollatorWithPadding(self.tokenizer, padding="max_length", max_length=tokens)(kept)
 
 
@@ -86,12 +90,12 @@ class TokenBatches(Sampler[list[int]]):
     Args:
         lengths: tokens of each text.
         tokens: of a batch, padding included, at the most.
-        multiple: of tokens, that batches are padded to.
+        padding: of batches.
         seed: of what is together.
         record: of the training.
     """
 
-    def __init__(self, lengths: Sequence[int], tokens: int, multiple: int, seed: int, record: Record) -> None:
+    def __init__(self, lengths: Sequence[int], tokens: int, padding: Padding, seed: int, record: Record) -> None:
         self._orders = _Orders(record)
         drawn = torch.randperm(len(lengths), generator=torch.Generator().manual_seed(seed)).tolist()
         # Of a length, but not the same texts whatever the seed: sorted within parts of some fifty batches.
@@ -101,7 +105,7 @@ class TokenBatches(Sampler[list[int]]):
             together: list[int] = []
             for index in sorted(drawn[start : start + part], key=lambda index: lengths[index]):
                 # Ascending, so that the last one is the longest.
-                if together and (len(together) + 1) * -(-lengths[index] // multiple) * multiple > tokens:
+                if together and (len(together) + 1) * padding.padded(lengths[index]) > tokens:
                     self._batches.append(together)
                     together = []
                 together.append(index)
@@ -117,7 +121,8 @@ class TokenBatches(Sampler[list[int]]):
 
 def by_length(tokenised: Dataset) -> np.ndarray:
     """The order to evaluate texts in: those of a length side by side, which halves the padding."""
-    return np.argsort(tokenised["length"], kind="stable")
+    # Of a column that is not copied each value is read by itself.
+    return np.argsort(tokenised["length"][:], kind="stable")
 
 
 def more_passes(batch_size: int, passes: int) -> int:

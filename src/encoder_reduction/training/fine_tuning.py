@@ -25,15 +25,13 @@ from .batches import Padding, TokenBatches, by_length, check_batches, more_passe
 from .devices import fast
 from .distillation import Teacher
 from .evaluation import Evaluation, evaluation, score
-from .gpu import MULTIPLE, WORKERS
+from .gpu import MULTIPLE
 from .pieces import Pieces, Record
-from .prediction import logits_of
+from .prediction import EVALUATION_BATCH, logits_of
 from .recorder import NonFiniteLossError, OnLog, ProgressBar, Recorder, best_evaluation
 from .trainer import PlanTrainer
 
 _LOGGER = logging.getLogger(__name__)
-
-_EVALUATION_BATCH = 64
 
 
 @dataclass(frozen=True)
@@ -142,7 +140,7 @@ class FineTuner:
 
     def _without_training(self, validation: Dataset) -> Training:
         """The network as it is, scored on the validation split."""
-        scores = score(self.logits(validation), np.asarray(validation["labels"]))
+        scores = score(self.logits(validation), np.asarray(validation["labels"][:]))
         return Training(0.0, 0, [], None, None, None, 0.0, scores["accuracy"], scores["f1"], [])
 
     def _train(self, train: Dataset, validation: Dataset, record: Record, pieces: Pieces) -> Training:
@@ -176,7 +174,7 @@ class FineTuner:
 
     def evaluate(self, tokenised: Dataset, ids: list[str]) -> Evaluation:
         """Score a tokenised split; predictions come in its order."""
-        return evaluation(ids, self.logits(tokenised), np.asarray(tokenised["labels"]), tokenised["length"])
+        return evaluation(ids, self.logits(tokenised), np.asarray(tokenised["labels"][:]), tokenised["length"][:])
 
     def logits(self, tokenised: Dataset) -> np.ndarray:
         """Logits ``(examples, classes)`` of a tokenised split, in its order, as float32."""
@@ -184,7 +182,7 @@ class FineTuner:
 
     def _token_batches(self, train: Dataset, record: Record) -> TokenBatches | None:
         tokens = self._settings.batch_tokens
-        return TokenBatches(train["length"][:], tokens, self._padding.multiple, self._seed, record) if tokens else None
+        return TokenBatches(train["length"][:], tokens, self._padding, self._seed, record) if tokens else None
 
     def _trainer(
         self,
@@ -203,7 +201,7 @@ class FineTuner:
             num_train_epochs=settings.epochs,
             per_device_train_batch_size=settings.batch_size // record.passes,
             gradient_accumulation_steps=record.passes,
-            per_device_eval_batch_size=_EVALUATION_BATCH,
+            per_device_eval_batch_size=EVALUATION_BATCH,
             learning_rate=settings.learning_rate,
             lr_scheduler_type="linear",
             warmup_steps=round(settings.warmup_ratio * steps),
@@ -220,10 +218,8 @@ class FineTuner:
             logging_nan_inf_filter=False,
             report_to="none",
             disable_tqdm=not self._progress,
-            # A GPU is given its batches ahead, and waits for none of them.
-            dataloader_num_workers=WORKERS if on_gpu else 0,
             dataloader_pin_memory=on_gpu,
-            accelerator_config={"non_blocking": on_gpu},
+            accelerator_config={"non_blocking": on_gpu},  # so that no step waits until its batch has arrived
             seed=self._seed,
         )
         check_batches(arguments, settings.batch_size)

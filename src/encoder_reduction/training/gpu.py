@@ -30,8 +30,6 @@ Passes = Callable[[Inputs], torch.Tensor]
 
 # Batches are padded to multiples of so many tokens.
 MULTIPLE = 32
-# Batches are prepared ahead by so many processes.
-WORKERS = 2
 # Recording a shape takes about as long as so many replays save.
 WORTH_RECORDING = 3
 # Not cuDNN's, which torch prefers on the newest GPUs: it is built for one shape, which takes as long as many steps.
@@ -148,17 +146,15 @@ class Replayed:
         return recording.loss.clone()
 
     def _try_to_record(self, kind: Any, inputs: Inputs, passes: Passes) -> None:
-        self._gradients = self._gradients or {each: torch.empty_like(each) for each in self._trained}
         before = {each: each.grad for each in self._trained}
-        for parameter, gradient in self._gradients.items():
-            parameter.grad = gradient
         try:
+            self._gradients = self._gradients or {each: torch.empty_like(each) for each in self._trained}
+            for parameter, gradient in self._gradients.items():
+                parameter.grad = gradient
             copy = {name: each.clone() for name, each in inputs.items()}
             self._recordings[kind] = self._record(copy, passes, self._pool)
-        except torch.OutOfMemoryError:
-            raise
-        except RuntimeError as error:
-            self._possible = False
+        except RuntimeError as error:  # Out of memory, too: launched passes have fitted.
+            self._possible, self._recordings, self._gradients = False, {}, {}
             _LOGGER.warning(
                 "Steps cannot be recorded as CUDA graphs (%s): they are launched kernel by kernel.", one_line(error)
             )

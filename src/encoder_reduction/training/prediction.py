@@ -10,7 +10,7 @@ from ..plan.precision import compute_dtype
 from .batches import by_length
 from .devices import fast
 
-_BATCH = 64
+EVALUATION_BATCH = 64
 
 
 def logits_of(
@@ -35,8 +35,8 @@ def logits_of(
     rows, pad, found = tokenised.select_columns(read), DataCollatorWithPadding(tokenizer), []
     model.eval()
     with torch.no_grad(), fast(model), _arithmetic(model, precision):
-        for start in tqdm(range(0, len(order), _BATCH), disable=not progress):
-            batch = pad(rows[order[start : start + _BATCH]]).to(model.device)
+        for start in tqdm(range(0, len(order), EVALUATION_BATCH), disable=not progress):
+            batch = pad(rows[order[start : start + EVALUATION_BATCH]]).to(model.device)
             found.append(model(**batch).logits.float())
     return torch.cat(found).cpu().numpy()[np.argsort(order)]
 

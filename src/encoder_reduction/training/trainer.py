@@ -52,7 +52,6 @@ class PlanTrainer(Trainer):
             self.train_dataset,
             batch_sampler=self._batches,
             collate_fn=self.data_collator,
-            num_workers=self.args.dataloader_num_workers,
             pin_memory=self.args.dataloader_pin_memory,
         )
         return self.accelerator.prepare(loader)
@@ -89,7 +88,7 @@ class PlanTrainer(Trainer):
         sampler = super()._get_train_sampler(train_dataset)
         if not isinstance(sampler, LengthGroupedSampler):
             return sampler
-        sampler.lengths = sampler.lengths[:]  # A column of a data set is read anew for each of its values.
+        sampler.lengths = sampler.lengths[:]
         return ShuffledBatches(sampler, self._record)
 
     def _get_eval_sampler(self, eval_dataset: Dataset) -> Sampler:
