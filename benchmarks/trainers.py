@@ -153,10 +153,14 @@ class Clock(TrainerCallback):
         self.seconds += time.perf_counter() - self.since
 
 
+def rate() -> float:
+    """FLOP/s of a large matrix product."""
+    return matrix_product_rate(DEVICE, compute_dtype("auto"), time_budget=0.5)
+
+
 def share_of(model: PreTrainedModel, shapes: list[Shape], seconds: float) -> float:
     """What batches of these shapes computed in some seconds, of what a large matrix product would have."""
-    product = matrix_product_rate(model.device, compute_dtype("auto"), time_budget=0.5)
-    return total(flops_of(model).training, shapes) / seconds / product
+    return total(flops_of(model).training, shapes) / seconds / rate()
 
 
 def with_the_trainer(task: Task, options: dict[str, Any]) -> Trained:

@@ -40,7 +40,6 @@ from encoder_reduction.models.dropout import set_dropout  # noqa: E402
 from encoder_reduction.plan import presets  # noqa: E402
 from encoder_reduction.plan.precision import compute_dtype  # noqa: E402
 from encoder_reduction.plan.sections import MODELS  # noqa: E402
-from encoder_reduction.profiling.compute import matrix_product_rate, total  # noqa: E402
 from encoder_reduction.profiling.inference import flops_of  # noqa: E402
 from encoder_reduction.profiling.machine import device_name, watched  # noqa: E402
 from encoder_reduction.reductions import reduce_model  # noqa: E402
@@ -49,9 +48,9 @@ from encoder_reduction.training.devices import fast  # noqa: E402
 from encoder_reduction.training.fine_tuning import FineTuner  # noqa: E402
 from encoder_reduction.training.pieces import Pieces  # noqa: E402
 from encoder_reduction.training.trainer import PlanTrainer  # noqa: E402
-from trainers import DEVICE, LENGTHS, WAYS, Task, compared  # noqa: E402
+from trainers import DEVICE, LENGTHS, WAYS, Task, compared, rate, share_of  # noqa: E402
 
-BATCH, REPETITIONS, SECONDS = 16, 5, 0.5
+BATCH, REPETITIONS = 16, 5
 # Attention dropout, hidden dropout, and whether a CPU computes as torch does it by itself.
 STEPPED = {
     "torch, dropout 0.1": (0.1, 0.1, True),
@@ -116,11 +115,6 @@ def step_of(model: PreTrainedModel, tokens: int) -> Callable[[], None]:
     return step
 
 
-def rate() -> float:
-    """FLOP/s of a large matrix product."""
-    return matrix_product_rate(DEVICE, compute_dtype("auto"), SECONDS)
-
-
 def seconds_of(step: Callable[[], None]) -> float:
     """The median of five, after one that is not counted."""
     taken = []
@@ -180,7 +174,7 @@ def parts_of(shape: str, lengths: str, attention: float) -> dict[str, str]:
     tuner = FineTuner(model, task.tokenizer, task.settings, 0, lambda values, step: None, progress=False)
     with tempfile.TemporaryDirectory() as folder, taken_apart() as seconds:
         training = tuner.train(data["train"], data["validation"].select(range(2)), Pieces(Path(folder) / "pieces"))
-    share = total(flops_of(model).training, training.shapes) / training.seconds / rate()
+    share = share_of(model, training.shapes, training.seconds)
     parts = {**seconds, "the rest": training.seconds - sum(seconds.values())}
     return {
         "Shape": shape,

@@ -8,7 +8,7 @@ from torch import nn
 
 from conftest import FAMILIES
 from encoder_reduction.training import gpu, trainer
-from encoder_reduction.training.attention import attention_kernels
+from encoder_reduction.training.attention import Kernels
 from encoder_reduction.training.batches import Padding
 from encoder_reduction.training.gpu import Recording, Replayed, fast_on_a_gpu
 from encoder_reduction.training.pieces import Pieces
@@ -126,6 +126,12 @@ def test_batches_are_padded_to_few_lengths_none_beyond_the_longest_text_allowed(
     assert batch["input_ids"].shape == (2, padded)
     assert batch["attention_mask"].sum(1).tolist() == [1, longest]
     assert "length" not in batch
+
+
+def attention_kernels(forward):
+    with Kernels() as kernels:
+        forward()
+    return kernels.of_attention
 
 
 def test_the_kernel_is_named_that_attention_really_takes():

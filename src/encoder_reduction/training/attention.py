@@ -1,10 +1,11 @@
-"""Which kernel really computes attention: torch chooses by device, length, mask and number format."""
+"""What computes attention: a function of ours instead of torch's choice, and the kernel that it really came to."""
 
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
-import torch
 from torch.utils._python_dispatch import TorchDispatchMode
+from transformers import PreTrainedModel
 
 # By the operator that torch runs; anything else is products and a softmax.
 _KERNELS = {
@@ -16,21 +17,34 @@ _KERNELS = {
 WRITTEN_OUT = "written out"
 
 
-def attention_kernels(forward: Callable[[], Any]) -> str:
-    """The kernels that a forward pass runs attention with, as it is now: ``flash``, or several joined by ``+``."""
-    found = _Operators()
-    with torch.no_grad(), found:
-        forward()
-    return "+".join(sorted({_KERNELS[name] for name in found.names if name in _KERNELS})) or WRITTEN_OUT
+@contextmanager
+def attending_by(model: PreTrainedModel, registered: str) -> Iterator[None]:
+    """Within the block a network that leaves attention to torch computes it by the function of this name."""
+    configs = {id(module.config): module.config for module in model.modules() if hasattr(module, "config")}
+    attending = [config for config in configs.values() if config._attn_implementation == "sdpa"]
+    for config in attending:
+        config._attn_implementation = registered
+    try:
+        yield
+    finally:
+        for config in attending:
+            config._attn_implementation = "sdpa"
 
 
-class _Operators(TorchDispatchMode):
-    """Notes the names of all operators that are run."""
+class Kernels(TorchDispatchMode):
+    """Notes the kernels that the block runs attention with; torch chooses by device, length, mask and number format."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.names: set[str] = set()
+        self._found: set[str] = set()
+
+    @property
+    def of_attention(self) -> str:
+        """As ``flash``, or several joined by ``+``."""
+        return "+".join(sorted(self._found)) or WRITTEN_OUT
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.names.add(function.overloadpacket.__name__)
+        name = function.overloadpacket.__name__
+        if name in _KERNELS:
+            self._found.add(_KERNELS[name])
         return function(*args, **(kwargs or {}))

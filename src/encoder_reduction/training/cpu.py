@@ -17,6 +17,8 @@ from transformers import AttentionInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
+from .attention import attending_by
+
 # Tokens of a padded batch from which the fused kernel is faster.
 FUSED_FROM = 384
 _ATTENTION = "encoder_reduction_cpu"
@@ -29,18 +31,13 @@ def fast_on_a_cpu(model: PreTrainedModel) -> Iterator[None]:
 
     Random bits are torch's own generator's, so that its state, and the seed, decide what is dropped.
     """
-    configs = {id(module.config): module.config for module in model.modules() if hasattr(module, "config")}
-    attending = [config for config in configs.values() if config._attn_implementation == "sdpa"]
     dropping = [module for module in model.modules() if isinstance(module, nn.Dropout)]
-    for config in attending:
-        config._attn_implementation = _ATTENTION
     for module in dropping:
         module.forward = partial(_forward, module)
     try:
-        yield
+        with attending_by(model, _ATTENTION):
+            yield
     finally:
-        for config in attending:
-            config._attn_implementation = "sdpa"
         for module in dropping:
             del module.forward
 

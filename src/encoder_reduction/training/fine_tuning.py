@@ -43,7 +43,7 @@ class Training:
         steps: optimizer steps.
         shapes: every batch that was trained on.
         state: what the largest batch kept in memory, told apart; ``None`` where nothing was trained.
-        attention_kernels: what computed attention (:func:`.attention.attention_kernels`); ``None`` likewise.
+        attention_kernels: what computed attention (:class:`.attention.Kernels`); ``None`` likewise.
         micro_batch_size: examples of a batch that are computed at once; below the plan's where memory ran out, ``None``
             where batches have no certain number of examples.
         best_epoch: the epoch whose weights were kept, by validation accuracy.
@@ -159,12 +159,13 @@ class FineTuner:
         best = best_evaluation(trainer.state)
         if best["step"] < trainer.state.global_step:
             pieces.load_best(record, self.model)
+        state, attention_kernels = trainer.largest_pass()
         return Training(
             seconds=record.seconds,
             steps=trainer.state.global_step,
             shapes=record.shapes(),
-            state=trainer.memory_parts(),
-            attention_kernels=trainer.attention_kernels(),
+            state=state,
+            attention_kernels=attention_kernels,
             micro_batch_size=None if batches else trainer.args.per_device_train_batch_size,
             best_epoch=best["epoch"],
             validation_accuracy=best["eval_accuracy"],

@@ -21,6 +21,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
 from ..errors import one_line
+from .attention import attending_by
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -43,16 +44,8 @@ def fast_on_a_gpu(model: PreTrainedModel) -> Iterator[None]:
 
     By itself transformers looks at each batch's mask, to leave it out where no text is padded.
     """
-    configs = {id(module.config): module.config for module in model.modules() if hasattr(module, "config")}
-    attending = [config for config in configs.values() if config._attn_implementation == "sdpa"]
-    for config in attending:
-        config._attn_implementation = _ATTENTION
-    try:
-        with sdpa_kernel(KERNELS):
-            yield
-    finally:
-        for config in attending:
-            config._attn_implementation = "sdpa"
+    with attending_by(model, _ATTENTION), sdpa_kernel(KERNELS):
+        yield
 
 
 def _mask(*arguments: Any, **more: Any) -> torch.Tensor:

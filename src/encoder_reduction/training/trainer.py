@@ -11,7 +11,7 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 from ..plan.sections import Distillation
 from ..profiling.memory import TrainingState, training_state
 from . import distillation
-from .attention import attention_kernels
+from .attention import Kernels
 from .batches import ShuffledBatches, TokenBatches
 from .distillation import Teacher
 from .gpu import replayed
@@ -71,18 +71,18 @@ class PlanTrainer(Trainer):
         self._record.note_loss(loss)
         return loss
 
-    def memory_parts(self) -> TrainingState:
-        """What a training step on the largest batch keeps in memory."""
-        return training_state(self.model, self.optimizer, self._largest_pass)
-
-    def attention_kernels(self) -> str:
-        """The kernels that a training step on the largest batch computes attention with."""
-        return attention_kernels(self._largest_pass)
-
-    def _largest_pass(self) -> torch.Tensor:
+    def largest_pass(self) -> tuple[TrainingState, str]:
+        """What a training step on the largest batch keeps in memory, and the kernels that its attention takes."""
         self.model.train()
-        with self.compute_loss_context_manager():
-            return self.compute_loss(self.model, self._prepare_inputs(dict(self._record.largest)))
+        largest = self._prepare_inputs(dict(self._record.largest))
+
+        def forward() -> torch.Tensor:
+            with self.compute_loss_context_manager():
+                return self.compute_loss(self.model, largest)
+
+        with Kernels() as kernels:
+            state = training_state(self.model, self.optimizer, forward)
+        return state, kernels.of_attention
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
         sampler = super()._get_train_sampler(train_dataset)
